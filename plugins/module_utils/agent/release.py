@@ -1,0 +1,81 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Undo commands of a job: what a keeper runs when it gives the job up, and ``cleanup`` when the keeper died too.
+
+``agent release --file F`` reads what to undo from a private file of the job directory, so that no credential and no
+machine name is ever on a command line. Every kind is safe to repeat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any, Callable, Dict, List
+
+from ..errors import InvalidInputError, SendenseError
+from ..platforms import registry as platforms
+from ..platforms._base import PreparedMachine
+from ..repositories import registry as repositories
+
+
+def release_snapshot(order: Dict[str, Any]) -> List[str]:
+    """End the job at the source and thaw the guest.
+
+    The change tracking state stays: only a run that can ask the repository knows whether the backup was committed.
+    """
+    with platforms.source(order["platform"], order["connection"]) as source:
+        return source.close_snapshot(order["machine_id"], order["job_id"], "", False, [])
+
+
+def release_point(order: Dict[str, Any]) -> List[str]:
+    """Remove the partial point of the job; a committed one is not touched."""
+    repository = repositories.open_repository(order["repository"])
+    return ["partial point"] if repository.abort(order["machine_key"], order["job_id"]) else []
+
+
+def release_machine(order: Dict[str, Any]) -> List[str]:
+    """Remove the disks and the definition of a machine whose restore did not end."""
+    with platforms.target(order["platform"], order["connection"]) as target:
+        return target.destroy(PreparedMachine.from_dict(order["prepared"]))
+
+
+def release_files(order: Dict[str, Any]) -> List[str]:
+    """Remove the files that a restore to files had begun."""
+    removed = []
+    for path in order["paths"]:
+        if os.path.lexists(path):
+            os.unlink(path)
+            removed.append(path)
+    return removed
+
+
+KINDS: Dict[str, Callable[[Dict[str, Any]], List[str]]] = {
+    "snapshot": release_snapshot,
+    "point": release_point,
+    "machine": release_machine,
+    "files": release_files,
+}
+
+
+def main(argv: List[str]) -> int:
+    """Run one undo command. Exit code 0: undone; 1: failed, may be repeated; 2: bad input."""
+    parser = argparse.ArgumentParser(prog="agent release")
+    parser.add_argument("--file", required=True, help="JSON file that says what to undo")
+    options = parser.parse_args(argv)
+    try:
+        with open(options.file, encoding="utf-8") as stream:
+            order = json.load(stream)
+        if order.get("kind") not in KINDS:
+            raise InvalidInputError(f"Cannot undo {order.get('kind')!r}: known kinds are {', '.join(sorted(KINDS))}.")
+        removed = KINDS[order["kind"]](order)
+    except SendenseError as error:
+        json.dump(error.as_result(), sys.stderr)
+        return 1
+    except (OSError, ValueError, KeyError) as error:
+        sys.stderr.write(f"Cannot read what to undo from {options.file}: {error!r}\n")
+        return 2
+    json.dump({"removed": removed}, sys.stdout)
+    return 0

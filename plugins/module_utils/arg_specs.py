@@ -1,0 +1,71 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Argument specifications shared by several modules; each has a documentation fragment of the same name."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from .hubstate.statedir import DEFAULT_STATE_DIR
+
+Spec = Dict[str, Dict[str, Any]]
+
+
+def platform_spec() -> Spec:
+    """Fragment ``platform``: how to reach a platform."""
+    return {
+        "platform": {"type": "str", "default": "libvirt", "choices": ["libvirt"]},
+        "connection": {
+            "type": "dict",
+            "default": {},
+            "options": {
+                "uri": {"type": "str", "default": "qemu:///system"},
+                "domain_type": {"type": "str", "choices": ["auto", "kvm", "qemu"], "default": "auto"},
+                "scratch_dir": {"type": "path"},
+                "agent_timeout": {"type": "int", "default": 10},
+            },
+        },
+    }
+
+
+def place_spec() -> Spec:
+    """Fragment ``place``: the state directory and the agent at the place where the task runs."""
+    return {
+        "state_dir": {"type": "path", "default": DEFAULT_STATE_DIR},
+        "agent_path": {"type": "path"},
+    }
+
+
+def following_spec() -> Spec:
+    """Fragment ``following``: how long work is started, followed and collected."""
+    return {
+        "phase": {"type": "str", "choices": ["run", "start", "collect"], "default": "run"},
+        "heartbeats": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {"host": {"type": "str", "required": True}, "path": {"type": "path", "required": True}},
+        },
+    }
+
+
+def repository_spec(required: bool = True) -> Spec:
+    """Fragment ``repository``: which repository."""
+    return {
+        "repository": {
+            "type": "dict",
+            "required": required,
+            "options": {
+                "type": {"type": "str", "default": "local", "choices": ["local"]},
+                "path": {"type": "path", "required": True},
+                "id": {"type": "str", "default": ""},
+                "reserve_bytes": {"type": "int", "default": 268435456},
+            },
+        },
+    }
+
+
+def machine_spec(required: bool = True) -> Spec:
+    """Fragment ``machine``: which machine, by the platform's own id."""
+    return {"machine_id": {"type": "str", "required": required}}

@@ -1,0 +1,120 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A job at one place: its directory, its keeper, and the undo commands that outlive both."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from dataclasses import dataclass
+from typing import Any, Dict, List
+
+from ..agent.launch import start_keeper
+from ..datapath.keeper_client import KeeperClient
+from ..errors import InvalidInputError, JobNotFoundError, JobRunningError, LeaseHeldError, SendenseError
+from ..hubstate.jobs import JobDir
+from ..hubstate.statedir import StateDir
+
+HUB, NODE = "hub", "node"
+
+
+def new_job_id() -> str:
+    """32 hex digits."""
+    return uuid.uuid4().hex
+
+
+@dataclass
+class JobPlace:
+    """One job at this place. ``client`` talks to its keeper."""
+
+    state: StateDir
+    job: JobDir
+    client: KeeperClient
+    agent_path: str
+
+    @property
+    def job_id(self) -> str:
+        """32 hex digits, the same at hub and node."""
+        return str(self.job.meta()["job_id"])
+
+    def describe(self) -> Dict[str, str]:
+        """What later tasks need to find the job again and to beat its heart."""
+        return {"id": self.job_id, "path": self.job.path, "heartbeat": self.job.heartbeat_path}
+
+    def hold(self, name: str, what: str, shared: bool = False) -> None:
+        """Take a lease through the keeper; a lease held by another living job is JobRunningError."""
+        try:
+            self.client.hold(name, {"job_id": self.job_id, "what": what}, shared=shared)
+        except LeaseHeldError as error:
+            raise JobRunningError(
+                f"Another job is working on {what}. Wait for it to end (its job id is in the details), then run this again.",
+                details=error.details,
+            ) from error
+
+    def undo_by_release(self, name: str, order: Dict[str, Any]) -> None:
+        """Register ``agent release`` of this order before the thing it undoes is made."""
+        path = os.path.join(self.job.path, f"undo-{name}.json")
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(order, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.client.undo_add(name, [sys.executable, self.agent_path, "release", "--file", path])
+
+    def stop_children(self) -> Dict[str, Any]:
+        """Stop every mover, verifier and export server of the job; return codes by name."""
+        return {name: self.client.stop(name) for name in sorted(self.client.ping()["children"])}
+
+    def save(self, name: str, data: Dict[str, Any]) -> None:
+        """Keep plain data of the job for a later task of it."""
+        with open(os.path.join(self.job.path, f"{name}.json"), "w", encoding="utf-8") as stream:
+            json.dump(data, stream)
+
+    def load(self, name: str) -> Dict[str, Any]:
+        """What :meth:`save` kept; JobNotFoundError if an earlier task of the job did not run."""
+        path = os.path.join(self.job.path, f"{name}.json")
+        try:
+            with open(path, encoding="utf-8") as stream:
+                return json.load(stream)
+        except FileNotFoundError as error:
+            raise JobNotFoundError(f"Job {self.job_id} has no {name} at this place; run its earlier tasks first.") from error
+
+
+def begin(params: Dict[str, Any], role: str, job_id: str, meta: Dict[str, Any]) -> JobPlace:
+    """Start the keeper of a new job at this place."""
+    if not params.get("agent_path"):
+        raise InvalidInputError("agent_path is empty: run this module through its action plugin, which stores the agent at the place.")
+    state = StateDir(params["state_dir"]).create()
+    client = start_keeper(state, job_id, role, params["agent_path"], sys.executable, meta)
+    return JobPlace(state, JobDir.open(state, job_id, role), client, params["agent_path"])
+
+
+def attach(params: Dict[str, Any], role: str, job_id: str) -> JobPlace:
+    """Find a running job of this place. JobNotFoundError if it is not there or its keeper is dead."""
+    state = StateDir(params["state_dir"])
+    job = JobDir.open(state, job_id, role)
+    if not job.alive():
+        raise JobNotFoundError(
+            f"Job {job_id} has no living keeper at this {role}: it was given up or killed. Run the cleanup playbook and start anew.",
+            details={"job_id": job_id},
+        )
+    return JobPlace(state, job, KeeperClient(job.socket_path), params.get("agent_path") or "")
+
+
+def discard(place: JobPlace) -> None:
+    """Undo and end a job after a failure; the failure stays the one that is reported."""
+    try:
+        place.client.abort()
+    except (SendenseError, OSError):
+        # The keeper is dead or dying: its undo file remains, and cleanup runs it.
+        return
+
+
+def unique_keys(disks: List[Dict[str, Any]]) -> None:
+    """InvalidInputError if two disks of one call carry the same key."""
+    keys = [disk["key"] for disk in disks]
+    if len(set(keys)) != len(keys):
+        raise InvalidInputError(f"Disk keys must be unique, got {', '.join(keys)}.")

@@ -1,0 +1,142 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The node's half of a backup: one snapshot of all disks, its exports, its end."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any, Dict, List, Optional
+
+from ..datapath.exports import check_export, export_argv
+from ..errors import JobNotFoundError, RepositoryFullError, SendenseError
+from ..model import machine_key
+from ..platforms import registry
+from ..platforms._base import PreviousDisk, Snapshot, SnapshotPlan, SnapshotRequest
+from .place import NODE, JobPlace, attach, begin, discard
+
+
+def request_of(params: Dict[str, Any], work_dir: str = "") -> SnapshotRequest:
+    """The module's arguments as the source's contract wants them."""
+    previous: Optional[List[PreviousDisk]] = None
+    if params.get("previous"):
+        previous = [PreviousDisk(disk["id"], disk["size_bytes"], disk.get("change_id") or "") for disk in params["previous"]]
+    return SnapshotRequest(
+        machine_id=params["machine_id"],
+        job_id=params["job_id"],
+        owner=params["owner"],
+        previous=previous,
+        full_reason=params.get("full_reason") or "no_previous_backup",
+        known_change_ids=params.get("known_change_ids") or [],
+        consistency=params["consistency"],
+        allow_downgrade=params["allow_downgrade"],
+        skip_excluded_disks=params["skip_excluded_disks"],
+        work_dir=work_dir,
+    )
+
+
+def plan_result(plan: SnapshotPlan) -> Dict[str, Any]:
+    """A plan as a task result."""
+    return {
+        "disks": [asdict(disk) for disk in plan.disks],
+        "expected_bytes": plan.expected_bytes,
+        "consistency": plan.consistency,
+        "skipped_disks": plan.skipped_disks,
+        "warnings": plan.warnings,
+    }
+
+
+def open_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Plan, refuse what cannot fit, snapshot all disks at once. In check mode only the plan."""
+    with registry.source(params["platform"], params["connection"]) as source:
+        plan = source.plan(request_of(params))
+        _refuse_if_too_big(plan, params)
+        if check_mode:
+            return {"changed": True, "plan": plan_result(plan)}
+        place = begin(params, NODE, params["job_id"], {"machine_key": plan.machine.key})
+        try:
+            place.hold(f"source-{plan.machine.key}", f"machine {plan.machine.id}")
+            place.undo_by_release("snapshot", _release_order(params))
+            snapshot = source.open_snapshot(request_of(params, place.job.path), plan)
+        except SendenseError:
+            discard(place)
+            raise
+    place.save("snapshot", snapshot.to_dict())
+    return {"changed": True, "plan": plan_result(plan), "snapshot": snapshot.to_dict(), "job": place.describe()}
+
+
+def _release_order(params: Dict[str, Any]) -> Dict[str, Any]:
+    order = {name: params[name] for name in ("platform", "connection", "machine_id", "job_id")}
+    return dict(order, kind="snapshot")
+
+
+def _refuse_if_too_big(plan: SnapshotPlan, params: Dict[str, Any]) -> None:
+    room = params.get("max_bytes")
+    if room is not None and plan.expected_bytes > room:
+        raise RepositoryFullError(
+            f"The backup of machine {plan.machine.id} may need {plan.expected_bytes} bytes and the repository has {room} to spare. "
+            "Free space or choose another repository; nothing was touched.",
+            details={"expected_bytes": plan.expected_bytes, "room_bytes": room},
+        )
+
+
+def start_exports(params: Dict[str, Any]) -> Dict[str, Any]:
+    """Serve what the platform does not serve itself, then check every export: name, size, a second connection."""
+    place = attach(params, NODE, params["job_id"])
+    snapshot = Snapshot.from_dict(place.load("snapshot"))
+    sources = []
+    changed = False
+    for disk in snapshot.disks:
+        uri = disk.uri
+        if disk.image is not None:
+            uri, started = _serve(place, snapshot, disk)
+            changed = changed or started
+        check_export(uri, disk.size_bytes)
+        source = {name: getattr(disk, name) for name in ("key", "size_bytes", "level", "changed_context", "changed_flag")}
+        sources.append(dict(source, uri=uri, id=disk.disk_id))
+    return {"changed": changed, "sources": sources}
+
+
+def _serve(place: JobPlace, snapshot: Snapshot, disk: Any) -> Any:
+    name = f"source-{disk.key}"
+    socket = os.path.join(place.job.path, f"{disk.key}.sock")
+    uri = f"nbd+unix:///{disk.export}?socket={socket}"
+    if place.client.child(name)["state"] == "running":
+        return uri, False
+    argv, env = export_argv(disk.image, export=disk.export, socket=socket, writable=False, bitmap=disk.image_bitmap)
+    record = {"machine": snapshot.machine.key, "export": disk.export, "socket": socket}
+    place.client.start(name, argv, env=env, kind="export", record=record)
+    return uri, True
+
+
+def stop_exports(params: Dict[str, Any]) -> Dict[str, Any]:
+    """Stop the servers that ``start_exports`` started; the platform's own end with the snapshot."""
+    try:
+        place = attach(params, NODE, params["job_id"])
+    except JobNotFoundError:
+        return {"changed": False}
+    names = [name for name in place.client.ping()["children"] if name.startswith("source-")]
+    for name in names:
+        place.client.stop(name)
+    return {"changed": bool(names)}
+
+
+def close_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """End the snapshot of a job. Repetition, and a keeper that is already dead, are fine."""
+    if check_mode:
+        return {"changed": True, "removed": []}
+    place: Optional[JobPlace] = None
+    try:
+        place = attach(params, NODE, params["job_id"])
+        place.stop_children()
+    except JobNotFoundError:
+        place = None
+    with registry.source(params["platform"], params["connection"]) as source:
+        removed = source.close_snapshot(
+            params["machine_id"], params["job_id"], params["owner"], params["committed"], params.get("known_change_ids") or []
+        )
+    if place is not None:
+        place.client.finish()
+    key = machine_key(params["platform"], params["machine_id"])
+    return {"changed": bool(removed) or place is not None, "removed": removed, "machine_key": key}

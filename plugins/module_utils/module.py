@@ -1,0 +1,39 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one frame that every module runs in: arguments in, a result or one typed error out."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any, Callable, Dict
+
+from ansible.module_utils.basic import AnsibleModule
+
+from .errors import SendenseError
+
+Handler = Callable[[Dict[str, Any], bool], Dict[str, Any]]
+
+
+def run_module(handler: Handler, argument_spec: Dict[str, Any], **options: Any) -> None:
+    """Build the AnsibleModule, call ``handler(params, check_mode)`` and exit with its result.
+
+    The handler returns the fields of the result (``changed`` defaults to False) and raises SendenseError. This is the
+    only place of a module that turns an exception into a failed task.
+    """
+    module = AnsibleModule(argument_spec=argument_spec, **options)
+    try:
+        result = handler(module.params, module.check_mode)
+    except SendenseError as error:
+        module.fail_json(**error.as_result())
+    except Exception as error:  # the task must end in the one error shape, whatever happened
+        module.fail_json(
+            msg=f"Unexpected {type(error).__name__} in this module: {error}. This is a defect; report it with the traceback.",
+            error_code=SendenseError.error_code,
+            details={},
+            retryable=False,
+            exception=traceback.format_exc(),
+        )
+    else:
+        result.setdefault("changed", False)
+        module.exit_json(**result)

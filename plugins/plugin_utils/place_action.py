@@ -1,0 +1,156 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the action plugins of this collection share: the agent at the place, following long work, the one error shape."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import tempfile
+import time
+from typing import Any, Dict, Optional
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.sendense.platform.plugins.module_utils.agent.build import build_agent
+from ansible_collections.sendense.platform.plugins.module_utils.errors import CopyStalledError, SendenseError
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import DEFAULT_STATE_DIR
+from ansible_collections.sendense.platform.plugins.plugin_utils.places import Hearts
+
+PROGRESS_PREFIX = "SENDENSE-PROGRESS "
+#: Seconds between two looks at a status file, and so between two lines of progress.
+POLL_SECONDS = 1.0
+#: Seconds between two heartbeats at the other places of the job.
+BEAT_SECONDS = 5.0
+#: Seconds without any change of the status file after which the child itself is given up.
+SILENCE_SECONDS = 75.0
+
+display = Display()
+
+
+class PlaceAction(ActionBase):
+    """Runs the module of the same name at the place of the task, with the agent stored there beforehand."""
+
+    TRANSFERS_FILES = True
+    _supports_check_mode = True
+    needs_agent = True
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+        """Run the task; a typed error becomes the result of a failed task."""
+        super().run(tmp, task_vars)
+        del tmp
+        variables = task_vars or {}
+        arguments = dict(self._task.args)
+        try:
+            if self.needs_agent and not self._task.check_mode:
+                arguments["agent_path"] = self.store_agent(arguments.get("state_dir") or DEFAULT_STATE_DIR)
+            return self.perform(arguments, variables)
+        except SendenseError as error:
+            return dict(error.as_result(), failed=True)
+
+    def perform(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
+        """The work of one action; the default is to run the module."""
+        return self.module(arguments, task_vars)
+
+    def module(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
+        """Run the module of this action's name at the task's place."""
+        return self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=task_vars)
+
+    def run_followed(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
+        """Run a module whose work may take hours: start it, follow its status file, collect the result."""
+        if self._task.check_mode:
+            return self.module(arguments, task_vars)
+        result = self.module(dict(arguments, phase="start"), task_vars)
+        hearts: Optional[Hearts] = None
+        try:
+            while not result.get("failed") and result.get("following"):
+                if hearts is None:
+                    hearts = Hearts(arguments.get("heartbeats") or [], task_vars, self._play_context)
+                self._follow(result["following"], hearts, task_vars)
+                result = self.module(dict(arguments, phase="collect"), task_vars)
+        finally:
+            if hearts is not None:
+                hearts.close()
+        return result
+
+    def _follow(self, following: Dict[str, str], hearts: Hearts, task_vars: Dict[str, Any]) -> None:
+        """Echo progress and beat the hearts until the child says that it has ended."""
+        command = f"touch -c {shlex.quote(following['heartbeat_path'])}; cat {shlex.quote(following['status_path'])}"
+        beaten, changed, seen = 0.0, time.monotonic(), ""
+        while True:
+            now = time.monotonic()
+            if now - beaten >= BEAT_SECONDS:
+                hearts.beat()
+                beaten = now
+            text = self._low_level_execute_command(command, sudoable=False).get("stdout", "")
+            if text != seen:
+                seen, changed = text, now
+                status = _decoded(text)
+                if status.get("state") in ("done", "failed", "cancelled"):
+                    return
+                self._echo(following["name"], status, task_vars)
+            elif now - changed > SILENCE_SECONDS:
+                raise CopyStalledError(
+                    f"The {following['name']} of this job has reported nothing for {SILENCE_SECONDS:.0f} s. It or its storage "
+                    "hangs; the job is undone. Check the machine that it runs on, then run the job again.",
+                    details={"status_path": following["status_path"]},
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _echo(self, name: str, status: Dict[str, Any], task_vars: Dict[str, Any]) -> None:
+        if not status:
+            return
+        done, total, rate = (int(status.get(field) or 0) for field in ("bytes_done", "bytes_total", "rate"))
+        percent = 100.0 * done / total if total else 100.0
+        line = {
+            "machine": str(task_vars.get("inventory_hostname", "")),
+            "step": name,
+            "bytes_done": done,
+            "bytes_total": total,
+            "rate": rate,
+            "eta_s": status.get("eta_s"),
+            "text": f"{percent:.0f} % of {total / 2**20:.0f} MiB, {rate / 2**20:.0f} MiB/s",
+            "disks": {key: disk.get("bytes_read", 0) for key, disk in status.get("disks", {}).items()},
+        }
+        display.display(PROGRESS_PREFIX + json.dumps(line, sort_keys=True))
+
+    def store_agent(self, state_dir: str) -> str:
+        """Store the agent's zipapp by its digest at the task's place, if it is not there; returns its path."""
+        content, digest = build_agent()
+        folder = os.path.join(state_dir, "agent")
+        path = os.path.join(folder, f"{digest}.pyz")
+        if self._low_level_execute_command(f"test -s {shlex.quote(path)}", sudoable=False)["rc"] == 0:
+            return path
+        handle, local = tempfile.mkstemp(prefix="sendense-agent-")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+            partial = f"{path}.{os.getpid()}.tmp"
+            quoted = {"folder": shlex.quote(folder), "state": shlex.quote(state_dir)}
+            self._command("umask 077 && mkdir -p {state} {folder}".format(**quoted))
+            self._connection.put_file(local, partial)
+            self._command(f"sync {shlex.quote(partial)} && mv -f {shlex.quote(partial)} {shlex.quote(path)}")
+        finally:
+            os.unlink(local)
+        return path
+
+    def _command(self, command: str) -> None:
+        answer = self._low_level_execute_command(command, sudoable=False)
+        if answer["rc"] != 0:
+            raise SendenseError(
+                f"Cannot prepare the state directory at this place: {answer.get('stderr', '').strip()}. "
+                "Check that the connection's user may write there.",
+                details={"rc": answer["rc"]},
+            )
+
+
+def _decoded(text: str) -> Dict[str, Any]:
+    """A status file's content; an unreadable one (not yet written) is no status."""
+    try:
+        status = json.loads(text)
+    except ValueError:
+        return {}
+    return status if isinstance(status, dict) else {}

@@ -1,0 +1,89 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Connections to the places of a job other than the one that a task runs at.
+
+A task reaches one host; a job lives at two (hub and node), and both have to hear the heartbeat while the task follows
+hours of copying. These helpers open the other host's own Ansible connection, as its inventory variables describe it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from typing import Any, Dict, List
+
+from ansible.errors import AnsibleError
+from ansible.plugins.loader import connection_loader
+from ansible.utils.display import Display
+
+display = Display()
+
+
+class Place:
+    """One inventory host, reached by its own connection plugin."""
+
+    def __init__(self, host: str, task_vars: Dict[str, Any], play_context: Any) -> None:
+        hostvars = task_vars["hostvars"]
+        if host not in hostvars:
+            raise AnsibleError(f"Place {host!r} is not in the inventory; a job can only use hubs and nodes of its inventory.")
+        variables = dict(hostvars[host])
+        name = variables.get("ansible_connection") or "ansible.builtin.ssh"
+        context = play_context.copy()
+        context.remote_addr = variables.get("ansible_host", host)
+        self.host = host
+        self._connection = connection_loader.get(name, context)
+        if self._connection is None:
+            raise AnsibleError(f"Place {host!r}: there is no connection plugin {name!r}.")
+        self._connection.set_options(var_options=variables)
+
+    def run(self, argv: List[str]) -> str:
+        """Run one command and return its output; AnsibleError if it fails."""
+        code, out, err = self._connection.exec_command(shlex.join(argv), in_data=None, sudoable=False)
+        if code != 0:
+            reason = err.decode(errors="replace").strip()
+            raise AnsibleError(f"Command {argv[0]} failed at place {self.host} with exit code {code}: {reason}")
+        return out.decode(errors="replace")
+
+    def fetch(self, remote: str, local: str) -> None:
+        """Copy a file of that place to the controller."""
+        self._connection.fetch_file(remote, local)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+
+class Hearts:
+    """Beats the heartbeat files of a job at other places; a place that cannot be reached is reported, not fatal.
+
+    Its keeper gives the job up by itself after 30 s without a beat, which is the right end for a place that is cut off.
+    """
+
+    def __init__(self, heartbeats: List[Dict[str, str]], task_vars: Dict[str, Any], play_context: Any) -> None:
+        self._files = [(Place(beat["host"], task_vars, play_context), beat["path"]) for beat in heartbeats]
+
+    def beat(self) -> None:
+        """Touch every file that still exists."""
+        for place, path in self._files:
+            try:
+                place.run(["touch", "-c", path])
+            except AnsibleError as error:
+                display.warning(f"No heartbeat for the job at {place.host}: {error}")
+
+    def close(self) -> None:
+        """End all connections."""
+        for place, _path in self._files:
+            place.close()
+
+
+def relay_file(source: Place, remote: str, put: Any, destination: str) -> None:
+    """Bring one file from ``source`` to where ``put(local, destination)`` puts it, through a private temporary file."""
+    handle, local = tempfile.mkstemp(prefix="sendense-relay-")
+    os.close(handle)
+    try:
+        source.fetch(remote, local)
+        put(local, destination)
+    finally:
+        os.unlink(local)
