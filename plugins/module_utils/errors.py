@@ -162,6 +162,12 @@ class PointDamagedError(SendenseError):
     error_code = "POINT_DAMAGED"
 
 
+class SchemaUnknownError(SendenseError):
+    """A newer version of this product wrote this; it was not touched, and only an upgrade can read it."""
+
+    error_code = "SCHEMA_UNKNOWN"
+
+
 class PointImmutableError(SendenseError):
     """The backup may not be deleted or changed before a stated time."""
 
