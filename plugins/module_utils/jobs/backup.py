@@ -1,0 +1,176 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The hub's half of a backup: open the job, commit what was copied, or take it back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Dict, List, Optional
+
+from ..catalog.decision import choose_previous
+from ..errors import JobNotFoundError, SendenseError, VerificationFailedError
+from ..model import machine_key
+from ..repositories import registry
+from ..repositories._base import OpenPoint, Point, PointFilter, Repository
+from ..repositories.seal import Sealing, seal
+from .following import FollowedChild, disk_results, follow
+from .place import HUB, JobPlace, attach, begin, discard, new_job_id
+from .reading import start_readers, stop_readers
+
+
+def lease_name(owner: str, key: str) -> str:
+    """The hub's lease on one machine in one repository."""
+    return f"backup-{owner}-{key}"
+
+
+def open_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Take the machine's lease, raise its generation, and say what the next backup can stand on."""
+    repository = registry.open_repository(params["repository"])
+    identity = repository.identity()
+    key = machine_key(params["platform"], params["machine_id"])
+    result = _previous(repository, key, params)
+    result["repository"] = {"id": identity["repository_id"], "owner": identity["owner"], "path": params["repository"]["path"]}
+    result["hash_algorithm"] = identity["hash_algorithm"]
+    result["machine_key"] = key
+    if check_mode:
+        return dict(result, changed=True, job={"id": new_job_id(), "path": "", "heartbeat": ""})
+    place = begin(params, HUB, params.get("job_id") or new_job_id(), {"machine_key": key})
+    try:
+        place.hold(lease_name(identity["owner"], key), f"machine {params['machine_id']} in repository {identity['repository_id']}")
+        for stale in repository.partials(key):
+            repository.abort(key, stale.job_id)
+        generation = repository.raise_generation(key)
+    except SendenseError:
+        discard(place)
+        raise
+    place.save("opened", {"machine_key": key, "generation": generation, "repository": params["repository"]})
+    return dict(result, changed=True, job=dict(place.describe(), generation=generation))
+
+
+def _previous(repository: Repository, key: str, params: Dict[str, Any]) -> Dict[str, Any]:
+    points = repository.list(PointFilter(machine_key=key))
+    choice = choose_previous(points, requested_full=params["full"], max_depth=params["max_chain_depth"])
+    space = repository.space()
+    room = max(0, space.free_bytes - params["repository"]["reserve_bytes"])
+    return {
+        "parent_id": choice.point_id,
+        "previous": [asdict(disk) for disk in choice.disks] if choice.point_id else [],
+        "full_reason": choice.reason,
+        "known_change_ids": change_ids(points),
+        "room_bytes": room,
+    }
+
+
+def change_ids(points: List[Point]) -> List[str]:
+    """The change ids that the machine's next incremental may start from: those of its newest sound point."""
+    sound = [point for point in points if point.status == "ok"]
+    return [disk.change_id for disk in sound[-1].manifest.disks if disk.change_id] if sound else []
+
+
+def commit_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Stop the servers, make all durable, re-read, compare, publish. ``following`` in the result: call again."""
+    if check_mode:
+        return {"changed": True}
+    place = attach(params, HUB, params["job"]["id"])
+    opened = place.load("opened")
+    repository = registry.open_repository(opened["repository"])
+    point = OpenPoint(**place.load("point"))
+    child = FollowedChild(place.job, place.client, "verify", "verifier")
+    try:
+        if params["phase"] != "collect":
+            _stop_writers(place)
+            _start_reread(place, repository, point, params, child)
+        status = follow(child, params["phase"])
+        if status is None:
+            return {"changed": True, "following": child.handover()}
+        stop_readers(place)
+        committed = _publish(place, repository, point, params, status)
+    except SendenseError:
+        discard(place)
+        raise
+    place.client.finish()
+    return dict(committed, changed=True)
+
+
+def _stop_writers(place: JobPlace) -> None:
+    """End the export servers; one that did not end cleanly may not have stored what it acknowledged."""
+    for name in sorted(place.client.ping()["children"]):
+        if not name.startswith("target-"):
+            continue
+        code = place.client.stop(name)
+        if code != 0:
+            raise VerificationFailedError(
+                f"The export server of {name[7:]} ended with exit code {code} after the copy, so its data may not be stored. "
+                "Nothing was committed; run the backup again.",
+                details={"export": name, "returncode": code},
+            )
+
+
+def _start_reread(place: JobPlace, repository: Repository, point: OpenPoint, params: Dict[str, Any], child: FollowedChild) -> None:
+    images = repository.reread_images(point)
+    sizes = {disk["key"]: disk["size_bytes"] for disk in params["snapshot"]["disks"]}
+    uris = start_readers(place, images, sizes)
+    disks = [
+        {"key": key, "uri": uri, "size_bytes": sizes[key], "hashes": [params["files"][key]], "mode": "held"}
+        for key, uri in sorted(uris.items())
+    ]
+    child.start(place.agent_path, {"disks": disks})
+
+
+def _publish(
+    place: JobPlace, repository: Repository, point: OpenPoint, params: Dict[str, Any], status: Dict[str, Any]
+) -> Dict[str, Any]:
+    direct = repository.capabilities().direct_reread
+    sealing = Sealing(
+        snapshot=params["snapshot"],
+        copied={disk["key"]: disk for disk in params["copy"]["disks"]},
+        hashes={key: path for key, path in params["files"].items() if key.startswith("disk")},
+        nvram_path=params["files"].get("nvram", ""),
+        verified_method="direct" if direct else "cached",
+        verified_reason="" if direct else "the file system of the repository does not support direct reads",
+    )
+    committed = repository.commit(point, seal(repository, point, sealing))
+    manifest = committed.manifest
+    return {
+        "point": {
+            "id": manifest.point_id,
+            "machine_key": manifest.machine_key,
+            "level": manifest.level,
+            "parent_id": manifest.parent_id,
+            "created_at": manifest.created_at,
+            "consistency": manifest.consistency,
+            "verified": manifest.verified,
+        },
+        "disks": [
+            dict(asdict(disk), blocks_checked=checked.get("blocks_checked", 0))
+            for disk, checked in zip(manifest.disks, disk_results(status))
+        ],
+        "known_change_ids": [disk.change_id for disk in manifest.disks if disk.change_id],
+    }
+
+
+def abort_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Take the job back. ``committed`` in the result is True if its point was published after all."""
+    repository = registry.open_repository(params["repository"])
+    key = machine_key(params["platform"], params["machine_id"])
+    job_id = params["job"]["id"]
+    points = repository.list(PointFilter(machine_key=key))
+    committed = any(point.manifest.job_id == job_id for point in points)
+    result: Dict[str, Any] = {"committed": committed, "known_change_ids": change_ids(points)}
+    if check_mode:
+        return dict(result, changed=False)
+    place = _attached(params, job_id)
+    if place is not None:
+        place.stop_children()
+    removed = repository.abort(key, job_id)
+    if place is not None:
+        place.client.finish()
+    return dict(result, changed=removed or place is not None)
+
+
+def _attached(params: Dict[str, Any], job_id: str) -> Optional[JobPlace]:
+    try:
+        return attach(params, HUB, job_id)
+    except JobNotFoundError:
+        return None

@@ -1,0 +1,78 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Remove what dead jobs left at this place, and only that: every living job, and everything foreign, stays."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+from ..agent.cleanup import cleanup_dead_jobs
+from ..errors import MachineNotFoundError
+from ..hubstate.jobs import job_alive
+from ..hubstate.statedir import StateDir
+from ..model import machine_key
+from ..platforms import registry as platforms
+from ..platforms._base import Source
+from ..repositories import registry as repositories
+from ..repositories._base import PointFilter
+from .backup import change_ids
+
+
+def clean_hub(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Undo dead jobs, drop partial points whose job is dead, and say which change ids each machine still needs."""
+    state = StateDir(params["state_dir"])
+    removed = cleanup_dead_jobs(state, dry_run=check_mode)
+    known: Dict[str, Any] = {}
+    owner = ""
+    if params.get("repository"):
+        repository = repositories.open_repository(params["repository"])
+        owner = repository.identity()["owner"]
+        for machine_id in params["machine_ids"]:
+            key = machine_key(params["platform"], machine_id)
+            for partial in repository.partials(key):
+                if job_alive(state, partial.job_id):
+                    continue
+                removed.append({"kind": "partial", "name": partial.point_id, "machine_id": machine_id})
+                if not check_mode:
+                    repository.abort(key, partial.job_id)
+            known[machine_id] = change_ids(repository.list(PointFilter(machine_key=key)))
+    return {"changed": bool(removed), "removed": removed, "owner": owner, "known_change_ids": known}
+
+
+def clean_node(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Undo dead jobs, end their backup jobs at the source, drop checkpoints that no committed backup needs."""
+    state = StateDir(params["state_dir"])
+    removed = cleanup_dead_jobs(state, dry_run=check_mode)
+    if params["machine_ids"]:
+        with platforms.source(params["platform"], params["connection"]) as source:
+            for machine_id in params["machine_ids"]:
+                removed += _clean_machine(source, machine_id, state, params, check_mode)
+    return {"changed": bool(removed), "removed": removed, "owner": "", "known_change_ids": {}}
+
+
+def _clean_machine(
+    source: Source, machine_id: str, state: StateDir, params: Dict[str, Any], check_mode: bool
+) -> List[Dict[str, Any]]:
+    owner, known = params["owner"], params["known_change_ids"].get(machine_id, [])
+    removed: List[Dict[str, Any]] = []
+    try:
+        leftovers = source.stale(machine_id)
+    except MachineNotFoundError:
+        return removed
+    for leftover in leftovers:
+        if job_alive(state, leftover["job_id"]) or not _is_ours(leftover, owner, known):
+            continue
+        removed.append(dict(leftover, machine_id=machine_id))
+    if check_mode:
+        return removed
+    for job_id in sorted({leftover["job_id"] for leftover in removed}):
+        source.close_snapshot(machine_id, job_id, owner, True, known)
+    return removed
+
+
+def _is_ours(leftover: Dict[str, str], owner: str, known: List[str]) -> bool:
+    """A dead backup job is always ended; a checkpoint goes only if its owner asks and no committed backup needs it."""
+    if leftover["kind"] == "job":
+        return True
+    return bool(owner) and leftover["owner"] == owner and not any(leftover["name"] in change_id for change_id in known)

@@ -1,0 +1,66 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``nbd_copy``: run the mover at the node over all disks of a machine."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List
+
+from ..datapath.targets import parse_targets
+from ..errors import InvalidInputError, SendenseError
+from .following import FollowedChild, disk_results, failed_result, follow
+from .place import NODE, attach
+
+
+def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Start or collect the mover. A failure raises with one result per disk in ``details.disks``."""
+    sources = params["sources"]
+    targets = {target.key: target for target in parse_targets(params["nbd_targets"], expected=len(sources))}
+    missing = sorted(source["key"] for source in sources if source["key"] not in targets)
+    if missing:
+        raise InvalidInputError(f"nbd_targets has no target for {', '.join(missing)}; it must name every disk of the machine.")
+    if check_mode:
+        return {"changed": True, "disks": []}
+    place = attach(params, NODE, params["job_id"])
+    child = FollowedChild(place.job, place.client, "copy", "mover")
+    if params["phase"] != "collect":
+        disks = [_disk_job(source, targets[source["key"]].uri(), place.job.path) for source in sources]
+        child.start(params["agent_path"], {"disks": disks, "options": _options(params)})
+    try:
+        status = follow(child, params["phase"])
+    except SendenseError as error:
+        error.details["disks"] = failed_result(error)["disks"]
+        raise
+    if status is None:
+        return {"changed": True, "following": child.handover()}
+    return {"changed": True, "disks": disk_results(status), "totals": _totals(status)}
+
+
+def _disk_job(source: Dict[str, Any], target_uri: str, job_path: str) -> Dict[str, Any]:
+    return {
+        "key": source["key"],
+        "source_uri": source["uri"],
+        "target_uri": target_uri,
+        "level": source["level"],
+        "changed_context": source.get("changed_context") or "",
+        "changed_flag": source.get("changed_flag") or 1,
+        "size_bytes": source["size_bytes"],
+        "hashes_path": os.path.join(job_path, f"{source['key']}.hashes"),
+    }
+
+
+def _options(params: Dict[str, Any]) -> Dict[str, Any]:
+    options = {"hash_algorithm": params["hash_algorithm"], "stall_seconds": params["stall_seconds"]}
+    if params.get("max_bytes_per_second"):
+        options["bandwidth_bytes_per_s"] = params["max_bytes_per_second"]
+    return options
+
+
+def _totals(status: Dict[str, Any]) -> Dict[str, Any]:
+    disks: List[Dict[str, Any]] = list(status.get("disks", {}).values())
+    totals = {name: sum(int(disk.get(name) or 0) for disk in disks) for name in ("bytes_read", "bytes_written", "bytes_zeroed")}
+    totals["seconds"] = max([float(disk.get("seconds") or 0) for disk in disks] or [0.0])
+    totals["rate"] = int(totals["bytes_read"] / totals["seconds"]) if totals["seconds"] else 0
+    return totals

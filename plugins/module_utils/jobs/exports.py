@@ -1,0 +1,162 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``nbd_export``: the disks of a backup, or new files, as NBD exports on leased ports of the hub."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any, Dict, List
+
+from ..datapath.export_table import ExportTable
+from ..datapath.exports import check_export, export_argv
+from ..datapath.images import create_qcow2, create_raw, qcow2_node, raw_node
+from ..datapath.targets import NbdTarget, format_targets
+from ..errors import InvalidInputError, JobNotFoundError, MachineExistsError, SendenseError
+from ..hubstate.statedir import StateDir
+from ..repositories import registry
+from ..repositories._base import NewDisk, NewPoint
+from .place import HUB, JobPlace, attach, begin, discard, new_job_id, unique_keys
+
+Images = Dict[str, Dict[str, Any]]
+
+
+def start_for_backup(params: Dict[str, Any]) -> Dict[str, Any]:
+    """Create the partial point of an open backup and serve its images for writing."""
+    place = attach(params, HUB, params["job_id"])
+    opened = place.load("opened")
+    repository = registry.open_repository(opened["repository"])
+    disks = [_new_disk(disk) for disk in params["disks"]]
+    unique_keys(params["disks"])
+    key = opened["machine_key"]
+    order = {"kind": "point", "repository": opened["repository"], "machine_key": key, "job_id": params["job_id"]}
+    place.undo_by_release("point", order)
+    try:
+        point = repository.create(
+            NewPoint(
+                machine_key=key,
+                job_id=params["job_id"],
+                generation=opened["generation"],
+                created_at=params["created_at"],
+                disks=disks,
+                parent_id=params["parent_id"] or "" if any(disk.level != "full" for disk in disks) else "",
+                expected_bytes=sum(disk["expected_bytes"] or 0 for disk in params["disks"]),
+            )
+        )
+        place.save("point", asdict(point))
+        exports = serve(place, point.images, {disk.key: disk.size_bytes for disk in disks}, params, writable=True)
+    except SendenseError:
+        discard(place)
+        raise
+    return dict(_answer(exports), changed=True, point={"id": point.point_id, "parent_id": point.parent_id})
+
+
+def _new_disk(disk: Dict[str, Any]) -> NewDisk:
+    return NewDisk(
+        key=disk["key"],
+        disk_id=disk["id"],
+        size_bytes=disk["size_bytes"],
+        level=disk["level"],
+        reason=disk["reason"],
+        change_id=disk.get("change_id") or "",
+    )
+
+
+def start_for_restore(params: Dict[str, Any]) -> Dict[str, Any]:
+    """Serve the disks of one committed point read-only."""
+    repository = registry.open_repository(params["repository"])
+    owner = repository.identity()["owner"]
+    key = params["machine_key"]
+    point = repository.get(key, params["point_id"])
+    place = begin(params, HUB, params.get("job_id") or new_job_id(), {"machine_key": key})
+    try:
+        place.hold(f"point-{owner}-{key}-{point.manifest.point_id}", f"point {point.manifest.point_id}", shared=True)
+        images = repository.open_for_read(key, point.manifest.point_id)
+        wanted = [disk["key"] for disk in params["disks"]] or sorted(images)
+        unknown = sorted(set(wanted) - set(images))
+        if unknown:
+            raise InvalidInputError(f"Point {point.manifest.point_id} has no disk {', '.join(unknown)}; it has {', '.join(sorted(images))}.")
+        sizes = {disk.key: disk.size_bytes for disk in point.manifest.disks}
+        exports = serve(place, {key: images[key] for key in wanted}, sizes, params, writable=False)
+    except SendenseError:
+        discard(place)
+        raise
+    roots = {disk.key: disk.root for disk in point.manifest.disks}
+    manifest = point.manifest.to_dict()
+    return dict(_answer(exports), changed=True, job=place.describe(), roots=roots, manifest=manifest)
+
+
+def start_for_files(params: Dict[str, Any]) -> Dict[str, Any]:
+    """Create new image files in a directory and serve them for writing; an existing file is never touched."""
+    place = begin(params, HUB, params["job_id"], {"machine_key": ""})
+    unique_keys(params["disks"])
+    images: Images = {}
+    paths = {disk["key"]: os.path.join(params["directory"], f"{disk['key']}.{params['format']}") for disk in params["disks"]}
+    try:
+        for path in paths.values():
+            if os.path.lexists(path):
+                raise MachineExistsError(f"File {path} exists and is not overwritten. Choose an empty directory or remove the file.")
+        place.undo_by_release("files", {"kind": "files", "paths": sorted(paths.values())})
+        for disk in params["disks"]:
+            images[disk["key"]] = _new_file(paths[disk["key"]], disk["size_bytes"], params["format"])
+        sizes = {disk["key"]: disk["size_bytes"] for disk in params["disks"]}
+        exports = serve(place, images, sizes, params, writable=True)
+    except SendenseError:
+        discard(place)
+        raise
+    return dict(_answer(exports), changed=True, job=place.describe(), paths=paths)
+
+
+def _new_file(path: str, size_bytes: int, image_format: str) -> Dict[str, Any]:
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    if image_format == "raw":
+        create_raw(path, size_bytes)
+        return raw_node(path)
+    create_qcow2(path, size_bytes)
+    return qcow2_node(path)
+
+
+def serve(place: JobPlace, images: Images, sizes: Dict[str, int], params: Dict[str, Any], writable: bool) -> List[Dict[str, Any]]:
+    """Lease one port per image, all or nothing, start one server each, and check every export."""
+    machine = str(place.job.meta().get("machine_key") or "files")
+    names = {key: f"{machine}-{key}" for key in sorted(images)}
+    wanted = [{"machine": machine, "node": params["node"], "export": name} for name in names.values()]
+    ports = place.client.lease_ports(wanted, params["port_wait"])
+    exports = []
+    for (key, name), port in zip(names.items(), ports):
+        argv, env = export_argv(images[key], export=name, port=port, writable=writable)
+        record = {"port": port, "machine": machine, "export": name}
+        place.client.start(f"target-{key}" if writable else f"read-{key}", argv, env=env, kind="export", record=record)
+        target = NbdTarget(key=key, transport="tcp", host="127.0.0.1", port=port, socket="", export=name)
+        exports.append({"key": key, "port": port, "export": name, "uri": target.uri(), "size_bytes": sizes[key]})
+    for export in exports:
+        check_export(export["uri"], export["size_bytes"])
+    return exports
+
+
+def _answer(exports: List[Dict[str, Any]]) -> Dict[str, Any]:
+    targets = [NbdTarget(export["key"], "tcp", "127.0.0.1", export["port"], "", export["export"]) for export in exports]
+    return {"exports": exports, "nbd_targets_string": format_targets(targets)}
+
+
+def stop(params: Dict[str, Any]) -> Dict[str, Any]:
+    """Stop one export by port, or all exports of a job and the job itself. Stopping what is gone changes nothing."""
+    if params.get("port"):
+        stopped = ExportTable(StateDir(params["state_dir"])).stop_port(params["port"])
+        return {"changed": stopped}
+    try:
+        place = attach(params, HUB, params["job_id"])
+    except JobNotFoundError:
+        return {"changed": False}
+    codes = place.stop_children()
+    failed = {name: code for name, code in codes.items() if code != 0 and name.startswith("target-")}
+    if failed:
+        discard(place)
+        raise SendenseError(
+            f"Export servers ended with an error while they were stopped: {failed}. What they wrote was taken back; run the restore again.",
+            details={"returncodes": failed},
+            retryable=True,
+        )
+    place.client.finish()
+    return {"changed": True}

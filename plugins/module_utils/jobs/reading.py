@@ -1,0 +1,35 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read-only servers on unix sockets for what stays at one place: the re-read of a commit, verification."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict
+
+from ..datapath.exports import check_export, export_argv
+from .place import JobPlace
+
+_PREFIX = "reread-"
+
+
+def start_readers(place: JobPlace, images: Dict[str, Dict[str, Any]], sizes: Dict[str, int]) -> Dict[str, str]:
+    """Serve each block node in a fresh process past the page cache where possible; NBD URIs by disk key."""
+    uris = {}
+    for key, image in sorted(images.items()):
+        socket = os.path.join(place.job.path, f"{_PREFIX}{key}.sock")
+        argv, env = export_argv(image, export=key, socket=socket, writable=False)
+        record = {"machine": place.job.meta().get("machine_key", ""), "export": key, "socket": socket}
+        place.client.start(f"{_PREFIX}{key}", argv, env=env, kind="export", record=record)
+        uris[key] = f"nbd+unix:///{key}?socket={socket}"
+    for key, uri in uris.items():
+        check_export(uri, sizes[key])
+    return uris
+
+
+def stop_readers(place: JobPlace) -> None:
+    """Stop the servers of :func:`start_readers`."""
+    for name in sorted(place.client.ping()["children"]):
+        if name.startswith(_PREFIX):
+            place.client.stop(name)

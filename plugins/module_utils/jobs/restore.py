@@ -1,0 +1,138 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The target's half of a restore: create a machine's disks, serve them for writing, define the machine."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List
+
+from ..datapath.exports import check_export, export_argv
+from ..datapath.targets import NbdTarget, format_targets
+from ..errors import InvalidInputError, JobNotFoundError, SendenseError, VerificationFailedError
+from ..model import Machine
+from ..platforms import registry
+from ..platforms._base import PreparedMachine, TargetRequest
+from .place import NODE, JobPlace, attach, begin, discard
+
+
+def request_of(params: Dict[str, Any]) -> TargetRequest:
+    """The module's arguments as the target's contract wants them."""
+    if not params["manifest"]:
+        raise InvalidInputError("manifest is empty: give the manifest that nbd_export returned for the point to restore.")
+    manifest = params["manifest"]
+    machine = Machine.from_dict(manifest["machine"])
+    saved = {disk["id"] for disk in manifest["disks"]}
+    machine.disks = [disk for disk in machine.disks if disk.id in saved]
+    keys = {disk["id"]: disk["key"] for disk in manifest["disks"]}
+    for disk in machine.disks:
+        disk.key = keys[disk.id]
+    return TargetRequest(
+        machine=machine,
+        job_id=params["job_id"],
+        name=params["name"],
+        storage=params["storage"],
+        point_id=manifest["point_id"],
+        disks=params["disks"],
+        networks=params["networks"],
+        keep_mac=params["keep_mac"],
+        nvram_path=params["nvram_path"] or "",
+        format=params["format"],
+    )
+
+
+def prepare(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Create the empty disks and serve them; ``existing_id`` in the result: this very restore was already done."""
+    request = request_of(params)
+    with registry.target(params["platform"], params["connection"]) as target:
+        existing = target.check(request)
+        if existing or check_mode:
+            return {"changed": not existing, "existing_id": existing, "machine_id": existing, "nbd_targets_string": ""}
+        place = begin(params, NODE, params["job_id"], {"machine_key": ""})
+        try:
+            place.hold(f"restore-{params['platform']}-{request.point_id}-{params['job_id']}", f"restore {params['job_id']}")
+            prepared = target.prepare(request)
+            order = {"kind": "machine", "platform": params["platform"], "connection": params["connection"]}
+            place.undo_by_release("machine", dict(order, prepared=prepared.to_dict()))
+            place.save("prepared", prepared.to_dict())
+            targets = _serve(place, prepared)
+        except SendenseError:
+            discard(place)
+            raise
+    return {
+        "changed": True,
+        "existing_id": "",
+        "machine_id": "",
+        "job": place.describe(),
+        "nbd_targets_string": format_targets(targets),
+        "disks": [{"key": disk.key, "path": disk.path, "size_bytes": disk.size_bytes} for disk in prepared.disks],
+    }
+
+
+def _serve(place: JobPlace, prepared: PreparedMachine) -> List[NbdTarget]:
+    targets = []
+    for disk in prepared.disks:
+        socket = os.path.join(place.job.path, f"restore-{disk.key}.sock")
+        target = NbdTarget(key=disk.key, transport="unix", host="", port=0, socket=socket, export=disk.key)
+        if disk.image is not None:
+            argv, env = export_argv(disk.image, export=disk.key, socket=socket, writable=True)
+            record = {"machine": prepared.job_id, "export": disk.key, "socket": socket}
+            place.client.start(f"target-{disk.key}", argv, env=env, kind="export", record=record)
+        check_export(target.uri(), disk.size_bytes)
+        targets.append(target)
+    return targets
+
+
+def finish(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Stop the servers, compare roots, define the machine, start it if asked."""
+    if check_mode:
+        return {"changed": True, "machine_id": ""}
+    place = attach(params, NODE, params["job_id"])
+    request = request_of(params)
+    prepared = PreparedMachine.from_dict(place.load("prepared"))
+    try:
+        _stop_writers(place)
+        with registry.target(params["platform"], params["connection"]) as target:
+            machine = target.finish(request, prepared)
+            started = target.power_on(machine.id) if params["power_on"] else False
+    except SendenseError:
+        discard(place)
+        raise
+    place.client.undo_remove("machine")
+    place.client.finish()
+    return {"changed": True, "machine_id": machine.id, "machine": machine.to_dict(), "started": started}
+
+
+def _stop_writers(place: JobPlace) -> None:
+    codes = place.stop_children()
+    failed = {name: code for name, code in codes.items() if name.startswith("target-") and code != 0}
+    if failed:
+        raise VerificationFailedError(
+            f"Servers of the restored disks ended with an error, so the data may not be stored: {failed}. Nothing was defined.",
+            details={"returncodes": failed},
+        )
+
+
+def discard_restore(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Take an unfinished restore back: its disks, its servers, nothing else."""
+    if check_mode:
+        return {"changed": False}
+    try:
+        place = attach(params, NODE, params["job_id"])
+    except JobNotFoundError:
+        return {"changed": False}
+    discard(place)
+    return {"changed": True}
+
+
+def power(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Start or stop a machine; a machine that already is as asked changes nothing."""
+    wanted_on = params["state"] == "started"
+    with registry.target(params["platform"], params["connection"]) as target:
+        if check_mode:
+            with registry.source(params["platform"], params["connection"]) as source:
+                running = source.machine(params["machine_id"]).power == "running"
+            return {"changed": running != wanted_on, "machine_id": params["machine_id"]}
+        act = target.power_on if wanted_on else target.power_off
+        return {"changed": act(params["machine_id"]), "machine_id": params["machine_id"]}
