@@ -1,0 +1,44 @@
+"""What a guest printed on its serial console."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Callable, List
+
+from .paths import LabError
+
+
+class Console:
+    """The log file of one guest's serial port; libvirt empties it at every start."""
+
+    def __init__(self, log: Path, name: str) -> None:
+        self.log = log
+        self._name = name
+
+    def lines(self) -> List[str]:
+        """All complete lines so far."""
+        if not self.log.exists():
+            return []
+        text = self.log.read_bytes().decode("utf-8", "replace").replace("\r", "")
+        return text.split("\n")[:-1]
+
+    def values(self, prefix: str) -> List[str]:
+        """The rest of every line that starts with ``prefix``."""
+        return [line[len(prefix) :].strip() for line in self.lines() if line.startswith(prefix)]
+
+    def wait(self, prefix: str, timeout_s: float, running: Callable[[], bool], after: int = 0) -> str:
+        """Wait until more than ``after`` lines start with ``prefix``; returns the rest of the newest one.
+
+        LabError with the console's last lines if the guest stops running or the time is over.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = self.values(prefix)
+            if len(found) > after:
+                return found[-1]
+            why = "the guest is off" if not running() else f"{timeout_s:.0f} s are over" if time.monotonic() > deadline else ""
+            if why:
+                tail = "\n".join(self.lines()[-15:])
+                raise LabError(f"{self._name!r} did not print {prefix!r}: {why}; its console ended with:\n{tail}")
+            time.sleep(0.1)

@@ -1,0 +1,119 @@
+"""Disks of lab guests: what they are, how their files are made, and reading them with qemu's own tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+from .paths import LabError
+
+MIB = 1024 * 1024
+#: A multiple of 512 and not of 64 KiB, so that the last block is short.
+ODD_BYTES = 7 * 512
+
+
+@dataclass(frozen=True)
+class DiskSpec:
+    """One disk to make. ``template`` is a qcow2 image that is copied (a bootable disk) instead of an empty one."""
+
+    target: str
+    size_bytes: int
+    format: str = "qcow2"
+    template: Optional[Path] = None
+    bus: str = "virtio"
+
+
+@dataclass(frozen=True)
+class LabDisk:
+    """One disk of an existing guest."""
+
+    target: str
+    path: Path
+    format: str
+    size_bytes: int
+    serial: str
+    bus: str = "virtio"
+
+    @property
+    def image(self) -> "ImageFile":
+        """The file and its format, as the readers of ``counters`` take it."""
+        return ImageFile(str(self.path), self.format)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image by path or NBD URI, and its format: formats are never probed."""
+
+    path: str
+    format: str = "qcow2"
+
+
+def small_disks() -> List[DiskSpec]:
+    """Three small empty disks for tests that only need block I/O: qcow2, qcow2 of an odd size, raw."""
+    return [DiskSpec("vda", 64 * MIB), DiskSpec("vdb", 24 * MIB + ODD_BYTES), DiskSpec("vdc", 16 * MIB, "raw")]
+
+
+def data_disks(odd_mib: int = 64, raw_mib: int = 32) -> List[DiskSpec]:
+    """The second and third disk of a guest that boots: qcow2 of an odd size, and raw."""
+    return [DiskSpec("vdb", odd_mib * MIB + ODD_BYTES), DiskSpec("vdc", raw_mib * MIB, "raw")]
+
+
+def create(spec: DiskSpec, path: Path) -> None:
+    """Make the disk's file; it must not exist. LabError if qemu-img refuses."""
+    if spec.template is not None:
+        run(["cp", "--sparse=always", "--no-clobber", "--", str(spec.template), str(path)])
+    elif spec.format == "raw":
+        with open(path, "xb") as image:
+            os.truncate(image.fileno(), spec.size_bytes)
+    else:
+        run(["qemu-img", "create", "-q", "-f", spec.format, "-o", "compat=1.1", "--", str(path), str(spec.size_bytes)])
+
+
+def copy(source: ImageFile, destination: Path) -> Path:
+    """Copy an image to raw, also one that a (suspended and flushed) guest holds open: the reference of a comparison."""
+    run(["qemu-img", "convert", "-U", "-f", source.format, "-O", "raw", "--", source.path, str(destination)])
+    return destination
+
+
+def identical(left: ImageFile, right: ImageFile) -> bool:
+    """Whether two images have the same content and size, by ``qemu-img compare -s``."""
+    argv = ["qemu-img", "compare", "-s", "-U", "-f", left.format, "-F", right.format, "--", left.path, right.path]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        raise LabError(f"cannot compare {left.path} with {right.path}: {done.stderr.strip()}")
+    return done.returncode == 0
+
+
+def info(image: ImageFile) -> Dict[str, Any]:
+    """``qemu-img info`` of an image, also of one in use."""
+    argv = ["qemu-img", "info", "-U", "--output=json", "-f", image.format, "--", image.path]
+    return dict(json.loads(run(argv)))
+
+
+def read(image: ImageFile, offset: int, length: int) -> bytes:
+    """Read guest data from an image, also from one in use (flush the guest's disk first)."""
+    node = f"read -v {offset} {length}"
+    out = run(["qemu-io", "-r", "-U", "-f", image.format, "-c", node, "--", image.path])
+    data = bytearray()
+    for line in out.splitlines():
+        address, separator, rest = line.partition(":  ")
+        if separator and len(address) == 8:
+            data += bytes.fromhex(rest[:48].replace(" ", ""))
+    if len(data) != length:
+        raise LabError(f"cannot read {length} bytes at {offset} of {image.path}: qemu-io said {out[-300:]!r}")
+    return bytes(data)
+
+
+def run(argv: Sequence[str], **options: Any) -> str:
+    """Run a program to its end and return its output; LabError with its last words if it fails."""
+    try:
+        done = subprocess.run(argv, check=False, capture_output=True, text=True, **options)
+    except FileNotFoundError as exc:
+        raise LabError(f"{argv[0]} is not installed; run ./scripts/bootstrap.sh") from exc
+    if done.returncode != 0:
+        raise LabError(f"{' '.join(argv)} failed with {done.returncode}: {(done.stderr or done.stdout).strip()[-1000:]}")
+    return done.stdout

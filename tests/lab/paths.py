@@ -1,0 +1,20 @@
+"""Where the lab keeps what it builds; nothing of it is outside the checkout except what a caller names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "lab"
+#: Kernel package of the distribution, unpacked by scripts/bootstrap.sh.
+KERNEL = BUILD / "kernel"
+#: Guest images, keyed by a digest of everything that went into them.
+IMAGES = BUILD / "images"
+#: libvirt's own record of what the installed qemu can do; probing for it takes seconds.
+CAPABILITIES = BUILD / "capabilities"
+#: What ``lab up`` started.
+UP = BUILD / "up.json"
+
+
+class LabError(Exception):
+    """The lab could not do what was asked; the text says what to do."""
