@@ -1,0 +1,35 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options of every module whose work may take hours."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """How long work is followed."""
+
+    DOCUMENTATION = r"""
+options:
+  phase:
+    description:
+      - Set by the action plugin, which starts the work, follows it and collects its result.
+      - V(run) does all in one call, without progress.
+    type: str
+    choices: [run, start, collect]
+    default: run
+  heartbeats:
+    description: Heartbeat files of the same job at other places, which the action plugin keeps fresh meanwhile.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host:
+        description: Inventory name of the place.
+        type: str
+        required: true
+      path:
+        description: The file, as C(job.heartbeat) of an earlier task named it.
+        type: path
+        required: true
+"""

@@ -1,0 +1,21 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options of every module that starts or finds a job at a place."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The state directory and the agent."""
+
+    DOCUMENTATION = r"""
+options:
+  state_dir:
+    description: State directory of this place (hub or node), which holds its jobs, leases and ports.
+    type: path
+    default: /var/lib/sendense
+  agent_path:
+    description: The agent at this place. The action plugin of this module stores it there and sets this option.
+    type: path
+"""

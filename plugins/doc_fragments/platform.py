@@ -1,0 +1,44 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options of every module that talks to a platform."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """How to reach a platform."""
+
+    DOCUMENTATION = r"""
+options:
+  platform:
+    description: The virtualization platform.
+    type: str
+    default: libvirt
+    choices: [libvirt]
+  connection:
+    description: How to reach the platform from the place where the task runs.
+    type: dict
+    default: {}
+    suboptions:
+      uri:
+        description: The libvirt connection URI.
+        type: str
+        default: qemu:///system
+      domain_type:
+        description: Type of the domains that a restore defines; V(auto) takes kvm where the host offers it.
+        type: str
+        choices: [auto, kvm, qemu]
+        default: auto
+      scratch_dir:
+        description:
+          - Directory for the scratch files of running backup jobs, which grow with what the guest writes meanwhile.
+          - Without it they lie in the directory of the job.
+        type: path
+      agent_timeout:
+        description: Seconds to wait for an answer of the guest agent.
+        type: int
+        default: 10
+requirements:
+  - python3-libvirt of the distribution, at the place where the task runs
+"""

@@ -1,0 +1,108 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""List backups by filter."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: backup_info
+short_description: List backups by filter
+version_added: 0.1.0
+author:
+  - Sendense contributors (@sendense)
+description:
+  - Reads the manifests of a repository; nothing else is consulted.
+extends_documentation_fragment:
+  - sendense.platform.attributes
+  - sendense.platform.attributes.actiongroup_sendense
+  - sendense.platform.repository
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+options:
+  platform:
+    description: The platform of O(machine_id).
+    type: str
+    default: libvirt
+    choices: [libvirt]
+  machine_id:
+    description: Only backups of the machine with this id on its platform.
+    type: str
+  machine_key:
+    description: Only backups of the machine with this key, as RV(points[].machine_key) shows it.
+    type: str
+  status:
+    description: Only backups in this state.
+    type: str
+    choices: [ok, damaged]
+  level:
+    description: Only backups of this level.
+    type: str
+    choices: [full, incremental]
+  since:
+    description: Only backups created at or after this time (UTC, ISO 8601).
+    type: str
+  until:
+    description: Only backups created at or before this time (UTC, ISO 8601).
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: List the sound backups of one machine
+  sendense.platform.backup_info:
+    repository:
+      path: /srv/backups
+    machine_id: 6c9ce2d5-4f5e-4b7f-9a49-8c6f0ab1a001
+    status: ok
+  delegate_to: hub01
+  register: listed
+"""
+
+RETURN = r"""
+points:
+  description: The points that pass the filter, oldest first, with one entry per disk.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{point_id: 20261120T120000Z-1a2b3c4d, level: full, status: ok, machine_name: web01}]
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import repository_spec
+from ansible_collections.sendense.platform.plugins.module_utils.jobs import info
+from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
+
+
+def argument_spec() -> Dict[str, Any]:
+    """The module's arguments."""
+    return dict(
+        repository_spec(),
+        platform={"type": "str", "default": "libvirt", "choices": ["libvirt"]},
+        machine_id={"type": "str"},
+        machine_key={"type": "str", "no_log": False},
+        status={"type": "str", "choices": ["ok", "damaged"]},
+        level={"type": "str", "choices": ["full", "incremental"]},
+        since={"type": "str"},
+        until={"type": "str"},
+    )
+
+
+def run(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Read only."""
+    del check_mode
+    return info.points(params)
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(run, argument_spec(), supports_check_mode=True)
+
+
+if __name__ == "__main__":
+    main()
