@@ -52,12 +52,13 @@ mount_root() {
 
 # Processes other than this one; those that are about to end get five seconds.
 survivors() {
-  local entry pid deadline=$((SECONDS + 5)) found
+  local entry pid words deadline=$((SECONDS + 5)) found
   while :; do
     found=()
     for entry in /proc/[0-9]*; do
       pid=${entry#/proc/}
-      [ "$pid" != 1 ] && [ -s "$entry/cmdline" ] && found+=("$pid $(tr '\0' ' ' <"$entry/cmdline" 2>/dev/null)")
+      words=$({ tr '\0' ' ' <"$entry/cmdline"; } 2>/dev/null) || continue # it has just ended
+      [ "$pid" = 1 ] || [ -z "$words" ] || found+=("$pid $words")
     done
     [ "${#found[@]}" -gt 0 ] && [ "$SECONDS" -lt "$deadline" ] || break
     sleep 0.2
@@ -79,7 +80,10 @@ run_inside() {
       chroot "$root" /usr/bin/env -i "${settings[@]}" /bin/bash -c "cd /root/sendense && exec ./scripts/$name.sh" </dev/null || status=$?
       survivors
       for line in "${survived[@]}"; do echo "fresh: left running after $name.sh: $line" >&2; done
-      [ "$before" = "$(</proc/self/mounts)" ] || { echo "fresh: $name.sh left a mount behind" >&2; status=97; }
+      [ "$before" = "$(</proc/self/mounts)" ] || {
+        echo "fresh: $name.sh left a mount behind" >&2
+        status=97 before=$(</proc/self/mounts)
+      }
       [ "${#survived[@]}" -eq 0 ] || status=98
       printf '%-6s round %d  exit %-3d %5d s\n' "$name" "$round" "$status" $((SECONDS - started)) >>"$root/etc/fresh/results"
       [ "$status" -eq 0 ] || failed=1

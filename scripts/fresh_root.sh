@@ -47,7 +47,6 @@ hand_in_settings() {
     echo HOME=/root
     echo PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     echo LANG=C.UTF-8
-    echo DEBIAN_FRONTEND=noninteractive
     while IFS='=' read -r name; do
       value=${!name}
       case $name in
