@@ -1,3 +1,6 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Disks of lab guests: what they are, how their files are made, and reading them with qemu's own tools."""
 
 from __future__ import annotations
@@ -5,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
@@ -106,6 +110,14 @@ def read(image: ImageFile, offset: int, length: int) -> bytes:
     if len(data) != length:
         raise LabError(f"cannot read {length} bytes at {offset} of {image.path}: qemu-io said {out[-300:]!r}")
     return bytes(data)
+
+
+def write(image: ImageFile, offset: int, data: bytes) -> None:
+    """Write guest data into an image that nobody has open."""
+    with tempfile.TemporaryDirectory() as work:
+        Path(work, "data").write_bytes(data)
+        path = image.path if ":" in image.path else os.path.abspath(image.path)
+        run(["qemu-io", "-f", image.format, "-c", f"write -s data {offset} {len(data)}", "--", path], cwd=work)
 
 
 def run(argv: Sequence[str], **options: Any) -> str:

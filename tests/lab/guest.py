@@ -1,3 +1,6 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A virtual machine of the lab: made, started, written to and watched through one host."""
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ import uuid as uuids
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import libvirt
 import libvirt_qemu
@@ -16,9 +19,11 @@ import libvirt_qemu
 from . import disks as diskfiles
 from .agent import GuestAgent
 from .console import Console
+from .counters import CONTROL_OFFSET, control_record, read_counters
 from .disks import DiskSpec, LabDisk
 from .domainxml import GuestSpec, domain_xml, serial_file
 from .host import LibvirtHost
+from .image import guest_image
 from .paths import LabError
 
 _SECTOR = 512
@@ -40,7 +45,10 @@ class Guest:
         cls, host: LibvirtHost, name: str, disks: Optional[Sequence[DiskSpec]] = None, *, firmware: str = "bios",
         memory_mib: int = 192, vcpus: int = 1, networks: Sequence[str] = (), agent: bool = True, uuid: Optional[str] = None,
     ) -> "Guest":  # fmt: skip
-        """Make the disks and define the machine (switched off). ``disks`` defaults to three small empty ones."""
+        """Make the disks and define the machine (switched off). ``disks`` defaults to three small empty ones.
+
+        LabError if a disk cannot be made, libvirtError if libvirt refuses (a name that exists, for example).
+        """
         uuid = uuid or str(uuids.uuid4())
         directory = host.guests_dir / uuid
         directory.mkdir()
@@ -51,6 +59,22 @@ class Guest:
         spec = GuestSpec(name, uuid, firmware, memory_mib, vcpus, tuple(networks), agent, directory / "nvram.fd", log)
         host.connection.defineXML(domain_xml(spec, made))
         return cls(host, uuid, name, made, log)
+
+    @classmethod
+    def bootable(
+        cls, host: LibvirtHost, name: str, *, firmware: str = "bios", quiet: bool = False, interval_ms: int = 50,
+        size_mib: int = 256, files_mib: int = 8, odd_mib: int = 64, raw_mib: int = 32, **options: Any,
+    ) -> "Guest":  # fmt: skip
+        """A guest that boots from its own first disk, with a second qcow2 disk of an odd size and a third, raw one.
+
+        ``quiet`` boots without writing anything by itself. Options are those of :meth:`create`.
+        """
+        image = guest_image(size_mib, files_mib)
+        disks = [DiskSpec("vda", image.size_bytes, template=image.path), *diskfiles.data_disks(odd_mib, raw_mib)]
+        guest = cls.create(host, name, disks, firmware=firmware, **options)
+        record = control_record(writer=not quiet, churn=not quiet, interval_ms=interval_ms)
+        diskfiles.write(guest.disks["vda"].image, CONTROL_OFFSET, record)
+        return guest
 
     @classmethod
     def adopt(cls, host: LibvirtHost, name: str) -> "Guest":
@@ -177,6 +201,10 @@ class Guest:
                 backend = "/virtio-backend" if where.get("bus") == "virtio" else ""
                 return f"/machine/peripheral/{alias.get('name')}{backend}"
         raise LabError(f"{self.name!r} has no running disk {target}")
+
+    def counters(self) -> List[Optional[int]]:
+        """The counters on its disks now, in machine order; suspend and flush first, or each is of another instant."""
+        return read_counters([disk.image for disk in self.disks.values()])
 
     # --- guest agent -----------------------------------------------------------------------------------------------
 

@@ -1,3 +1,6 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A libvirt host of the lab: the distribution's libvirtd, privately, with qemu under TCG.
 
 Several hosts run side by side: each has its own mount namespace in which libvirt's directories are its own. From

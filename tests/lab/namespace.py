@@ -1,3 +1,6 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Run a program in a mount namespace of its own, with private libvirt directories.
 
 Started as a file by the system's Python, so it uses nothing but the standard library. The process is replaced by the

@@ -1,3 +1,6 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Processes of the lab by identity: a pid alone may have been given to somebody else."""
 
 from __future__ import annotations
