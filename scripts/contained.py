@@ -85,8 +85,15 @@ def main(argv: List[str]) -> int:
         return 2
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+    started: List["subprocess.Popen[bytes]"] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        for process in started:
+            process.send_signal(number)
+
+    signal.signal(signal.SIGTERM, pass_on)
     process = subprocess.Popen(argv)
-    signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    started.append(process)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = reap_until(process.pid)
     left = leftovers()
