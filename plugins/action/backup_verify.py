@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, Dict
 
 from ansible_collections.sendense.platform.plugins.plugin_utils.place_action import PlaceAction
@@ -14,5 +15,5 @@ class ActionModule(PlaceAction):
     """Follows the verifier of one point after another, so that a long verification shows its progress."""
 
     def perform(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
-        """Verify to the end."""
-        return self.run_followed(arguments, task_vars)
+        """Verify to the end; the job id ties the calls of the module together."""
+        return self.run_followed(dict(arguments, job_id=uuid.uuid4().hex), task_vars)

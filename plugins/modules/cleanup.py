@@ -20,7 +20,6 @@ extends_documentation_fragment:
   - sendense.platform.attributes
   - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.place
-  - sendense.platform.platform
 attributes:
   check_mode:
     support: full
@@ -32,11 +31,28 @@ options:
     type: str
     required: true
     choices: [hub, node]
-  machine_ids:
-    description: The machines to look at; jobs of this place are cleaned up for all machines.
+  machines:
+    description: The machines to look at, as C(sendense_source) of the inventory describes them; dead jobs are undone for all machines.
     type: list
-    elements: str
+    elements: dict
     default: []
+    suboptions:
+      machine_id:
+        description: The machine, by the platform's own id.
+        type: str
+        required: true
+      platform:
+        description: Its platform.
+        type: str
+        default: libvirt
+        choices: [libvirt]
+      connection:
+        description: How to reach the platform from the node, as for M(sendense.platform.vm_info).
+        type: dict
+        default: {}
+      node:
+        description: Inventory name of the node; not used by the module.
+        type: str
   repository:
     description: The repository whose partial points are cleaned up (hub only).
     type: dict
@@ -72,7 +88,7 @@ EXAMPLES = r"""
 - name: Clean up the hub
   sendense.platform.cleanup:
     role: hub
-    machine_ids: "{{ ansible_play_hosts | map('extract', hostvars, 'sendense_machine_id') | list }}"
+    machines: "{{ ansible_play_hosts | map('extract', hostvars, 'sendense_source') | list }}"
     repository:
       path: /srv/backups
   delegate_to: hub01
@@ -99,19 +115,24 @@ known_change_ids:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import place_spec, platform_spec, repository_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import place_spec, repository_spec
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import cleanup
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
 
 def argument_spec() -> Dict[str, Any]:
     """The module's arguments."""
+    machine = {
+        "machine_id": {"type": "str", "required": True},
+        "platform": {"type": "str", "default": "libvirt", "choices": ["libvirt"]},
+        "connection": {"type": "dict", "default": {}},
+        "node": {"type": "str"},
+    }
     return dict(
         place_spec(),
-        **platform_spec(),
         **repository_spec(required=False),
         role={"type": "str", "required": True, "choices": ["hub", "node"]},
-        machine_ids={"type": "list", "elements": "str", "default": []},
+        machines={"type": "list", "elements": "dict", "default": [], "options": machine},
         owner={"type": "str", "default": ""},
         known_change_ids={"type": "dict", "default": {}},
     )

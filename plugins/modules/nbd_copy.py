@@ -80,6 +80,15 @@ options:
     type: str
     default: xxh3_128
     choices: [xxh3_128, sha256]
+  role:
+    description: At which half of the job the mover runs; V(hub) for a restore to files.
+    type: str
+    default: node
+    choices: [node, hub]
+  expected_roots:
+    description: Per disk key, the root that the blocks read must have; a restore gives those of the manifest.
+    type: dict
+    default: {}
   max_bytes_per_second:
     description: Cap on the bandwidth of the whole job; none without it.
     type: int
@@ -122,7 +131,7 @@ details:
 from typing import Any, Dict
 
 from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import following_spec, place_spec
-from ansible_collections.sendense.platform.plugins.module_utils.jobs import copy
+from ansible_collections.sendense.platform.plugins.module_utils.jobs import copying
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
 
@@ -146,6 +155,8 @@ def argument_spec() -> Dict[str, Any]:
         sources={"type": "list", "elements": "dict", "required": True, "options": source},
         nbd_targets={"type": "str", "required": True},
         hash_algorithm={"type": "str", "default": "xxh3_128", "choices": ["xxh3_128", "sha256"]},
+        role={"type": "str", "default": "node", "choices": ["node", "hub"]},
+        expected_roots={"type": "dict", "default": {}},
         max_bytes_per_second={"type": "int"},
         stall_seconds={"type": "int", "default": 60},
     )
@@ -153,7 +164,7 @@ def argument_spec() -> Dict[str, Any]:
 
 def run(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Copy."""
-    return copy.copy_disks(params, check_mode)
+    return copying.copy_disks(params, check_mode)
 
 
 def main() -> None:

@@ -28,10 +28,12 @@ attributes:
     support: none
 options:
   state:
-    description: Whether the exports shall be served. V(stopped) takes O(port) or O(job_id).
+    description:
+      - Whether the exports shall be served. V(stopped) takes O(port) or O(job_id).
+      - V(aborted) takes O(job_id), and also removes what the job had begun to write.
     type: str
     default: started
-    choices: [started, stopped]
+    choices: [started, stopped, aborted]
   purpose:
     description: What is served.
     type: str
@@ -68,7 +70,7 @@ options:
     description: The machine in the repository (V(restore) only).
     type: str
   point_id:
-    description: The backup to serve (V(restore) only).
+    description: The backup to serve; the newest sound one without it (V(restore) only).
     type: str
   parent_id:
     description: The backup that incremental disks stand on (V(backup) only).
@@ -85,8 +87,12 @@ options:
     type: str
     default: qcow2
     choices: [qcow2, raw]
+  manifest:
+    description: The manifest of the point whose disks are restored (V(files) only).
+    type: dict
+    default: {}
   disks:
-    description: The disks; for V(restore) an empty list means all.
+    description: The disks (V(backup) only).
     type: list
     elements: dict
     default: []
@@ -120,6 +126,11 @@ options:
         description: Upper bound of the data to come, for the check of free space.
         type: int
         default: 0
+  only:
+    description: Keys of the disks; all without it (V(restore) and V(files)).
+    type: list
+    elements: str
+    default: []
   node:
     description: Inventory name of the node that will connect, recorded with the port.
     type: str
@@ -181,6 +192,10 @@ roots:
   description: Root of each disk's block hashes (V(restore) only).
   returned: when purpose is restore
   type: dict
+nvram_path:
+  description: File of the firmware variables in the repository, empty if the machine has none (V(restore) only).
+  returned: when purpose is restore
+  type: str
 job:
   description: The job at this hub.
   returned: when purpose is restore or files
@@ -213,7 +228,7 @@ def argument_spec() -> Dict[str, Any]:
     return dict(
         place_spec(),
         **repository_spec(required=False),
-        state={"type": "str", "default": "started", "choices": ["started", "stopped"]},
+        state={"type": "str", "default": "started", "choices": ["started", "stopped", "aborted"]},
         purpose={"type": "str", "default": "backup", "choices": ["backup", "restore", "files"]},
         job_id={"type": "str"},
         port={"type": "int"},
@@ -224,6 +239,8 @@ def argument_spec() -> Dict[str, Any]:
         directory={"type": "path"},
         format={"type": "str", "default": "qcow2", "choices": ["qcow2", "raw"]},
         disks={"type": "list", "elements": "dict", "default": [], "options": disk},
+        manifest={"type": "dict", "default": {}},
+        only={"type": "list", "elements": "str", "default": []},
         node={"type": "str", "default": ""},
         port_wait={"type": "int", "default": 300},
     )
@@ -231,24 +248,25 @@ def argument_spec() -> Dict[str, Any]:
 
 _NEEDS = {
     "backup": ("job_id", "created_at", "disks"),
-    "restore": ("repository", "machine_key", "point_id"),
-    "files": ("job_id", "directory", "disks"),
+    "restore": ("repository", "machine_key"),
+    "files": ("job_id", "directory", "manifest"),
 }
-_START = {"backup": exports.start_for_backup, "restore": exports.start_for_restore, "files": exports.start_for_files}
 
 
 def run(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Serve or stop."""
-    if params["state"] == "stopped":
+    if params["state"] != "started":
         if not (params["port"] or params["job_id"]):
-            raise InvalidInputError("nbd_export state=stopped needs port or job_id.")
+            raise InvalidInputError(f"nbd_export state={params['state']} needs port or job_id.")
         return {"changed": True} if check_mode else exports.stop(params)
     missing = [name for name in _NEEDS[params["purpose"]] if not params[name]]
     if missing:
         raise InvalidInputError(f"nbd_export purpose={params['purpose']} needs {', '.join(missing)}.")
+    if params["purpose"] == "restore":
+        return exports.start_for_restore(params, check_mode)
     if check_mode:
         return {"changed": True, "exports": [], "nbd_targets_string": ""}
-    return _START[params["purpose"]](params)
+    return exports.start_for_backup(params) if params["purpose"] == "backup" else exports.start_for_files(params)
 
 
 def main() -> None:

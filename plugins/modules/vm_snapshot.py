@@ -127,6 +127,11 @@ plan:
   returned: when state is present
   type: dict
   sample: {expected_bytes: 1048576, disks: [{key: disk0, level: incremental, reason: change_tracking}]}
+disks:
+  description: One entry per disk, in the form that M(sendense.platform.nbd_export) takes.
+  returned: when state is present, outside of check mode
+  type: list
+  elements: dict
 job:
   description: The job at this node, with the heartbeat file that keeps it alive.
   returned: when state is present, outside of check mode

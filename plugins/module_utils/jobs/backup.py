@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
-from ..catalog.decision import choose_previous
+from ..catalog import decision
 from ..errors import JobNotFoundError, SendenseError, VerificationFailedError
 from ..model import machine_key
 from ..repositories import registry
-from ..repositories._base import OpenPoint, Point, PointFilter, Repository
+from ..repositories._base import OpenPoint, PointFilter, Repository
 from ..repositories.seal import Sealing, seal
 from .following import FollowedChild, disk_results, follow
 from .place import HUB, JobPlace, attach, begin, discard, new_job_id
@@ -50,22 +50,20 @@ def open_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
 
 def _previous(repository: Repository, key: str, params: Dict[str, Any]) -> Dict[str, Any]:
     points = repository.list(PointFilter(machine_key=key))
-    choice = choose_previous(points, requested_full=params["full"], max_depth=params["max_chain_depth"])
+    choice = decision.previous(points, full_requested=params["full"], maximum_depth=params["max_chain_depth"])
     space = repository.space()
     room = max(0, space.free_bytes - params["repository"]["reserve_bytes"])
     return {
         "parent_id": choice.point_id,
-        "previous": [asdict(disk) for disk in choice.disks] if choice.point_id else [],
+        "previous": [_previous_disk(disk) for disk in choice.disks or []],
         "full_reason": choice.reason,
-        "known_change_ids": change_ids(points),
+        "known_change_ids": decision.known_change_ids(points),
         "room_bytes": room,
     }
 
 
-def change_ids(points: List[Point]) -> List[str]:
-    """The change ids that the machine's next incremental may start from: those of its newest sound point."""
-    sound = [point for point in points if point.status == "ok"]
-    return [disk.change_id for disk in sound[-1].manifest.disks if disk.change_id] if sound else []
+def _previous_disk(disk: decision.PreviousDisk) -> Dict[str, Any]:
+    return {"id": disk.disk_id, "size_bytes": disk.size_bytes, "change_id": disk.change_id}
 
 
 def commit_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
@@ -157,7 +155,7 @@ def abort_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     job_id = params["job"]["id"]
     points = repository.list(PointFilter(machine_key=key))
     committed = any(point.manifest.job_id == job_id for point in points)
-    result: Dict[str, Any] = {"committed": committed, "known_change_ids": change_ids(points)}
+    result: Dict[str, Any] = {"committed": committed, "known_change_ids": decision.known_change_ids(points)}
     if check_mode:
         return dict(result, changed=False)
     place = _attached(params, job_id)

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Dict, List
 
 from ..agent.cleanup import cleanup_dead_jobs
+from ..catalog.decision import known_change_ids
 from ..errors import MachineNotFoundError
 from ..hubstate.jobs import job_alive
 from ..hubstate.statedir import StateDir
@@ -16,7 +18,6 @@ from ..platforms import registry as platforms
 from ..platforms._base import Source
 from ..repositories import registry as repositories
 from ..repositories._base import PointFilter
-from .backup import change_ids
 
 
 def clean_hub(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
@@ -28,15 +29,16 @@ def clean_hub(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     if params.get("repository"):
         repository = repositories.open_repository(params["repository"])
         owner = repository.identity()["owner"]
-        for machine_id in params["machine_ids"]:
-            key = machine_key(params["platform"], machine_id)
+        for machine in params["machines"]:
+            machine_id = machine["machine_id"]
+            key = machine_key(machine["platform"], machine_id)
             for partial in repository.partials(key):
                 if job_alive(state, partial.job_id):
                     continue
                 removed.append({"kind": "partial", "name": partial.point_id, "machine_id": machine_id})
                 if not check_mode:
                     repository.abort(key, partial.job_id)
-            known[machine_id] = change_ids(repository.list(PointFilter(machine_key=key)))
+            known[machine_id] = known_change_ids(repository.list(PointFilter(machine_key=key)))
     return {"changed": bool(removed), "removed": removed, "owner": owner, "known_change_ids": known}
 
 
@@ -44,24 +46,29 @@ def clean_node(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Undo dead jobs, end their backup jobs at the source, drop checkpoints that no committed backup needs."""
     state = StateDir(params["state_dir"])
     removed = cleanup_dead_jobs(state, dry_run=check_mode)
-    if params["machine_ids"]:
-        with platforms.source(params["platform"], params["connection"]) as source:
-            for machine_id in params["machine_ids"]:
-                removed += _clean_machine(source, machine_id, state, params, check_mode)
+    connections: Dict[str, Any] = {}
+    for machine in params["machines"]:
+        name = json.dumps([machine["platform"], machine["connection"]], sort_keys=True)
+        connections.setdefault(name, []).append(machine)
+    for group in connections.values():
+        with platforms.source(group[0]["platform"], group[0]["connection"]) as source:
+            for machine in group:
+                known = params["known_change_ids"].get(machine["machine_id"], [])
+                removed += clean_machine(source, machine["machine_id"], state, params["owner"], known, check_mode)
     return {"changed": bool(removed), "removed": removed, "owner": "", "known_change_ids": {}}
 
 
-def _clean_machine(
-    source: Source, machine_id: str, state: StateDir, params: Dict[str, Any], check_mode: bool
+def clean_machine(
+    source: Source, machine_id: str, state: StateDir, owner: str, known: List[str], check_mode: bool
 ) -> List[Dict[str, Any]]:
-    owner, known = params["owner"], params["known_change_ids"].get(machine_id, [])
+    """End what dead jobs of ours left at one machine; returns it. A machine that is gone has nothing left."""
     removed: List[Dict[str, Any]] = []
     try:
         leftovers = source.stale(machine_id)
     except MachineNotFoundError:
         return removed
     for leftover in leftovers:
-        if job_alive(state, leftover["job_id"]) or not _is_ours(leftover, owner, known):
+        if job_alive(state, leftover["job_id"]) or not _is_unneeded(leftover, owner, known):
             continue
         removed.append(dict(leftover, machine_id=machine_id))
     if check_mode:
@@ -71,7 +78,7 @@ def _clean_machine(
     return removed
 
 
-def _is_ours(leftover: Dict[str, str], owner: str, known: List[str]) -> bool:
+def _is_unneeded(leftover: Dict[str, str], owner: str, known: List[str]) -> bool:
     """A dead backup job is always ended; a checkpoint goes only if its owner asks and no committed backup needs it."""
     if leftover["kind"] == "job":
         return True

@@ -13,10 +13,10 @@ from ..datapath.export_table import ExportTable
 from ..datapath.exports import check_export, export_argv
 from ..datapath.images import create_qcow2, create_raw, qcow2_node, raw_node
 from ..datapath.targets import NbdTarget, format_targets
-from ..errors import InvalidInputError, JobNotFoundError, MachineExistsError, SendenseError
+from ..errors import InvalidInputError, JobNotFoundError, MachineExistsError, PointNotFoundError, SendenseError
 from ..hubstate.statedir import StateDir
 from ..repositories import registry
-from ..repositories._base import NewDisk, NewPoint
+from ..repositories._base import NewDisk, NewPoint, Point, PointFilter, Repository
 from .place import HUB, JobPlace, attach, begin, discard, new_job_id, unique_keys
 
 Images = Dict[str, Dict[str, Any]]
@@ -63,17 +63,20 @@ def _new_disk(disk: Dict[str, Any]) -> NewDisk:
     )
 
 
-def start_for_restore(params: Dict[str, Any]) -> Dict[str, Any]:
-    """Serve the disks of one committed point read-only."""
+def start_for_restore(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Serve the disks of one committed point read-only; without ``point_id`` the newest sound one."""
     repository = registry.open_repository(params["repository"])
     owner = repository.identity()["owner"]
     key = params["machine_key"]
-    point = repository.get(key, params["point_id"])
+    point = repository.get(key, params["point_id"]) if params["point_id"] else _newest_sound(repository, key)
+    facts = _facts(repository, point)
+    if check_mode:
+        return dict(_answer([]), **facts, changed=True, job={"id": new_job_id(), "path": "", "heartbeat": ""})
     place = begin(params, HUB, params.get("job_id") or new_job_id(), {"machine_key": key})
     try:
         place.hold(f"point-{owner}-{key}-{point.manifest.point_id}", f"point {point.manifest.point_id}", shared=True)
         images = repository.open_for_read(key, point.manifest.point_id)
-        wanted = [disk["key"] for disk in params["disks"]] or sorted(images)
+        wanted = params["only"] or sorted(images)
         unknown = sorted(set(wanted) - set(images))
         if unknown:
             raise InvalidInputError(f"Point {point.manifest.point_id} has no disk {', '.join(unknown)}; it has {', '.join(sorted(images))}.")
@@ -82,25 +85,40 @@ def start_for_restore(params: Dict[str, Any]) -> Dict[str, Any]:
     except SendenseError:
         discard(place)
         raise
-    roots = {disk.key: disk.root for disk in point.manifest.disks}
-    manifest = point.manifest.to_dict()
-    return dict(_answer(exports), changed=True, job=place.describe(), roots=roots, manifest=manifest)
+    return dict(_answer(exports), **facts, changed=True, job=place.describe())
+
+
+def _newest_sound(repository: Repository, key: str) -> Point:
+    sound = repository.list(PointFilter(machine_key=key, status="ok"))
+    if not sound:
+        raise PointNotFoundError(
+            f"Machine {key} has no sound backup in this repository. List all of its backups with backup_info, damaged ones included."
+        )
+    return sound[-1]
+
+
+def _facts(repository: Repository, point: Point) -> Dict[str, Any]:
+    manifest = point.manifest
+    nvram = manifest.nvram
+    return {
+        "roots": {disk.key: disk.root for disk in manifest.disks},
+        "manifest": manifest.to_dict(),
+        "nvram_path": repository.file_path(manifest.machine_key, manifest.point_id, nvram["file"]) if nvram else "",
+    }
 
 
 def start_for_files(params: Dict[str, Any]) -> Dict[str, Any]:
     """Create new image files in a directory and serve them for writing; an existing file is never touched."""
-    place = begin(params, HUB, params["job_id"], {"machine_key": ""})
-    unique_keys(params["disks"])
-    images: Images = {}
-    paths = {disk["key"]: os.path.join(params["directory"], f"{disk['key']}.{params['format']}") for disk in params["disks"]}
+    place = attach(params, HUB, params["job_id"])
+    sizes = {disk["key"]: disk["size_bytes"] for disk in params["manifest"]["disks"]}
+    keys = params["only"] or sorted(sizes)
+    paths = {key: os.path.join(params["directory"], f"{key}.{params['format']}") for key in keys}
     try:
         for path in paths.values():
             if os.path.lexists(path):
                 raise MachineExistsError(f"File {path} exists and is not overwritten. Choose an empty directory or remove the file.")
         place.undo_by_release("files", {"kind": "files", "paths": sorted(paths.values())})
-        for disk in params["disks"]:
-            images[disk["key"]] = _new_file(paths[disk["key"]], disk["size_bytes"], params["format"])
-        sizes = {disk["key"]: disk["size_bytes"] for disk in params["disks"]}
+        images: Images = {key: _new_file(path, sizes[key], params["format"]) for key, path in paths.items()}
         exports = serve(place, images, sizes, params, writable=True)
     except SendenseError:
         discard(place)
@@ -149,6 +167,9 @@ def stop(params: Dict[str, Any]) -> Dict[str, Any]:
         place = attach(params, HUB, params["job_id"])
     except JobNotFoundError:
         return {"changed": False}
+    if params["state"] == "aborted":
+        discard(place)
+        return {"changed": True}
     codes = place.stop_children()
     failed = {name: code for name, code in codes.items() if code != 0 and name.startswith("target-")}
     if failed:

@@ -12,6 +12,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Dict, List
 
+from ..agent.cleanup import cleanup_dead_jobs
 from ..agent.launch import start_keeper
 from ..datapath.keeper_client import KeeperClient
 from ..errors import InvalidInputError, JobNotFoundError, JobRunningError, LeaseHeldError, SendenseError
@@ -84,10 +85,11 @@ class JobPlace:
 
 
 def begin(params: Dict[str, Any], role: str, job_id: str, meta: Dict[str, Any]) -> JobPlace:
-    """Start the keeper of a new job at this place."""
+    """Clean up after dead jobs of this place, then start the keeper of a new one."""
     if not params.get("agent_path"):
         raise InvalidInputError("agent_path is empty: run this module through its action plugin, which stores the agent at the place.")
     state = StateDir(params["state_dir"]).create()
+    cleanup_dead_jobs(state)
     client = start_keeper(state, job_id, role, params["agent_path"], sys.executable, meta)
     return JobPlace(state, JobDir.open(state, job_id, role), client, params["agent_path"])
 

@@ -13,7 +13,8 @@ from ..datapath.exports import check_export, export_argv
 from ..errors import JobNotFoundError, RepositoryFullError, SendenseError
 from ..model import machine_key
 from ..platforms import registry
-from ..platforms._base import PreviousDisk, Snapshot, SnapshotPlan, SnapshotRequest
+from ..platforms._base import PreviousDisk, Snapshot, SnapshotPlan, SnapshotRequest, Source
+from .cleanup import clean_machine
 from .place import NODE, JobPlace, attach, begin, discard
 
 
@@ -50,20 +51,24 @@ def plan_result(plan: SnapshotPlan) -> Dict[str, Any]:
 def open_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Plan, refuse what cannot fit, snapshot all disks at once. In check mode only the plan."""
     with registry.source(params["platform"], params["connection"]) as source:
-        plan = source.plan(request_of(params))
-        _refuse_if_too_big(plan, params)
         if check_mode:
-            return {"changed": True, "plan": plan_result(plan)}
-        place = begin(params, NODE, params["job_id"], {"machine_key": plan.machine.key})
+            return {"changed": True, "plan": plan_result(_plan(source, params))}
+        key = machine_key(params["platform"], params["machine_id"])
+        place = begin(params, NODE, params["job_id"], {"machine_key": key})
         try:
-            place.hold(f"source-{plan.machine.key}", f"machine {plan.machine.id}")
+            place.hold(f"source-{key}", f"machine {params['machine_id']}")
+            clean_machine(source, params["machine_id"], place.state, params["owner"], params["known_change_ids"], check_mode=False)
+            plan = _plan(source, params)
             place.undo_by_release("snapshot", _release_order(params))
             snapshot = source.open_snapshot(request_of(params, place.job.path), plan)
         except SendenseError:
             discard(place)
             raise
     place.save("snapshot", snapshot.to_dict())
-    return {"changed": True, "plan": plan_result(plan), "snapshot": snapshot.to_dict(), "job": place.describe()}
+    data = snapshot.to_dict()
+    wanted = ("key", "size_bytes", "level", "reason", "change_id", "expected_bytes")
+    disks = [dict({name: disk[name] for name in wanted}, id=disk["disk_id"]) for disk in data["disks"]]
+    return {"changed": True, "plan": plan_result(plan), "snapshot": data, "disks": disks, "job": place.describe()}
 
 
 def _release_order(params: Dict[str, Any]) -> Dict[str, Any]:
@@ -71,7 +76,9 @@ def _release_order(params: Dict[str, Any]) -> Dict[str, Any]:
     return dict(order, kind="snapshot")
 
 
-def _refuse_if_too_big(plan: SnapshotPlan, params: Dict[str, Any]) -> None:
+def _plan(source: Source, params: Dict[str, Any]) -> SnapshotPlan:
+    """The source's decision, refused here if the repository cannot hold what it may read."""
+    plan = source.plan(request_of(params))
     room = params.get("max_bytes")
     if room is not None and plan.expected_bytes > room:
         raise RepositoryFullError(
@@ -79,6 +86,7 @@ def _refuse_if_too_big(plan: SnapshotPlan, params: Dict[str, Any]) -> None:
             "Free space or choose another repository; nothing was touched.",
             details={"expected_bytes": plan.expected_bytes, "room_bytes": room},
         )
+    return plan
 
 
 def start_exports(params: Dict[str, Any]) -> Dict[str, Any]:

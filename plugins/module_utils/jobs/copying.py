@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List
 
+from ..datapath.blockhashes import BlockHashFile, compose
 from ..datapath.targets import parse_targets
-from ..errors import InvalidInputError, SendenseError
+from ..errors import InvalidInputError, SendenseError, VerificationFailedError
 from .following import FollowedChild, disk_results, failed_result, follow
-from .place import NODE, attach
+from .place import attach
 
 
 def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
@@ -23,7 +24,7 @@ def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         raise InvalidInputError(f"nbd_targets has no target for {', '.join(missing)}; it must name every disk of the machine.")
     if check_mode:
         return {"changed": True, "disks": []}
-    place = attach(params, NODE, params["job_id"])
+    place = attach(params, params["role"], params["job_id"])
     child = FollowedChild(place.job, place.client, "copy", "mover")
     if params["phase"] != "collect":
         disks = [_disk_job(source, targets[source["key"]].uri(), place.job.path) for source in sources]
@@ -35,7 +36,23 @@ def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         raise
     if status is None:
         return {"changed": True, "following": child.handover()}
+    for disk in disk_results(status):
+        _check_root(disk, params["expected_roots"].get(disk["key"], ""))
     return {"changed": True, "disks": disk_results(status), "totals": _totals(status)}
+
+
+def _check_root(disk: Dict[str, Any], expected: str) -> None:
+    """What a restore read must be what the backup's manifest promises."""
+    if not expected:
+        return
+    found = compose([BlockHashFile.load(disk["hashes"])]).root()
+    if found != expected:
+        raise VerificationFailedError(
+            f"The blocks read of {disk['key']} are not those that were backed up (root {found}, manifest {expected}). "
+            "Nothing was restored; verify the backup and restore an earlier one.",
+            details={"disk": disk["key"], "root": found, "expected": expected},
+            retryable=False,
+        )
 
 
 def _disk_job(source: Dict[str, Any], target_uri: str, job_path: str) -> Dict[str, Any]:

@@ -1,0 +1,143 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Say in a few lines, and on request in a file, how the job of one machine ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.sendense.platform.plugins.plugin_utils.table import human_bytes, printable, table
+
+display = Display()
+Report = Dict[str, Any]
+
+
+def backup_report(arguments: Dict[str, Any]) -> Report:
+    """A backup, or in check mode the plan of one."""
+    opened, snapped = arguments.get("opened") or {}, arguments.get("snapped") or {}
+    copied, committed = arguments.get("copied") or {}, arguments.get("committed") or {}
+    report: Report = {"repository": opened.get("repository", {}), "warnings": (snapped.get("plan") or {}).get("warnings", [])}
+    if not committed.get("point"):
+        plan = snapped.get("plan") or {}
+        rows = [dict(disk, to_read=_bound(disk)) for disk in plan.get("disks", [])]
+        report.update(planned=True, disks=plan.get("disks", []), expected_bytes=plan.get("expected_bytes", 0))
+        report["lines"] = [f"would be backed up to {report['repository'].get('path', '')}"]
+        report["lines"] += table(rows, ("key", "level", "reason", "to_read"))
+        return report
+    moved = {disk["key"]: disk for disk in copied.get("disks", [])}
+    rows = [_disk_row(disk, moved.get(disk["key"], {})) for disk in committed["disks"]]
+    point = committed["point"]
+    report.update(planned=False, point=point, disks=rows, totals=copied.get("totals", {}))
+    how = f"{point['consistency']['reached']}-consistent, verified {point['verified']['method']}"
+    report["lines"] = [f"backup {point['id']}, {point['level']}, {how}"]
+    report["lines"] += table([_human(row) for row in rows], ("key", "level", "reason", "read", "written", "zeroed", "rate", "stored"))
+    return report
+
+
+def _bound(disk: Dict[str, Any]) -> str:
+    return ("" if disk.get("expected_exact") else "at most ") + human_bytes(disk.get("expected_bytes"))
+
+
+def _disk_row(disk: Dict[str, Any], moved: Dict[str, Any]) -> Dict[str, Any]:
+    row = {name: disk.get(name) for name in ("key", "id", "level", "reason", "root", "file_size", "blocks_checked")}
+    row.update({name: moved.get(name) for name in ("bytes_read", "bytes_written", "bytes_zeroed", "seconds", "rate")})
+    return row
+
+
+def _human(row: Dict[str, Any]) -> Dict[str, Any]:
+    names = {"read": "bytes_read", "written": "bytes_written", "zeroed": "bytes_zeroed", "stored": "file_size"}
+    human = {name: human_bytes(row.get(field)) for name, field in names.items()}
+    return dict(row, **human, rate=f"{human_bytes(row.get('rate'))}/s")
+
+
+def verify_report(arguments: Dict[str, Any]) -> Report:
+    """A verification; damage fails the task once everything has been reported."""
+    verified = arguments.get("verified") or {}
+    rows = []
+    for point in verified.get("points", []):
+        blocks = sum(int(disk.get("blocks_checked") or 0) for disk in point.get("disks", []))
+        rows.append({"point": point["point_id"], "result": "ok" if point["ok"] else "DAMAGED", "blocks": blocks, "why": point.get("damage", "")})
+    report: Report = {"ok": verified.get("ok"), "points": verified.get("points", []), "marked": verified.get("marked", [])}
+    report["lines"] = ["verification of backups", *table(rows, ("point", "result", "blocks", "why"))]
+    if verified.get("ok") is False:
+        damaged = [row["point"] for row in rows if row["result"] != "ok"]
+        report["failure"] = {
+            "msg": f"Backups are damaged: {', '.join(damaged)}. They are marked and the next backup will be full. "
+            "Restore from a sound backup; docs/runbooks/damaged-point.md says what else to do.",
+            "error_code": "POINT_DAMAGED",
+            "details": {"points": damaged},
+            "retryable": False,
+        }
+    return report
+
+
+def restore_report(arguments: Dict[str, Any]) -> Report:
+    """A restore to a machine or to files, or in check mode the plan of one."""
+    served, copied, restored = (arguments.get(name) or {} for name in ("served", "copied", "restored"))
+    manifest = served.get("manifest") or {}
+    report: Report = {"point_id": manifest.get("point_id", ""), "machine_id": restored.get("machine_id") or restored.get("existing_id")}
+    report.update(paths=restored.get("paths", {}), disks=copied.get("disks", []), totals=copied.get("totals", {}))
+    rows = [_human(disk) for disk in report["disks"]]
+    done = "restored" if rows else ("already restored" if report["machine_id"] else "would be restored")
+    report["lines"] = [f"backup {report['point_id']} {done}", *(table(rows, ("key", "read", "written", "rate")) if rows else [])]
+    return report
+
+
+def failure_report(failure: Dict[str, Any]) -> Report:
+    """A job that failed, in the one error shape."""
+    error = {
+        "msg": str(failure.get("msg") or "The task failed without a message; run it again with -vv."),
+        "error_code": failure.get("error_code") or "INTERNAL_ERROR",
+        "details": failure.get("details") or {},
+        "retryable": bool(failure.get("retryable", False)),
+    }
+    return {"failure": error, "lines": [f"FAILED {error['error_code']}: {error['msg']}"]}
+
+
+REPORTS: Dict[str, Callable[[Dict[str, Any]], Report]] = {
+    "backup": backup_report,
+    "verify": verify_report,
+    "restore": restore_report,
+}
+
+
+class ActionModule(ActionBase):
+    """Runs on the controller alone."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+        """Show and store the report; a failed job fails this task with the job's own error."""
+        result = super().run(tmp, task_vars)
+        del tmp
+        arguments = dict(self._task.args)
+        machine = str((task_vars or {}).get("inventory_hostname", ""))
+        failure = arguments.get("failure")
+        report = failure_report(failure) if failure else REPORTS[arguments["job"]](arguments)
+        report.update(job=arguments["job"], machine=machine, reported_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        lines: List[str] = report.pop("lines")
+        for line in lines:
+            display.display(f"{machine}: {printable(line)}")
+        folder = str(arguments.get("report_dir") or "")
+        if folder:
+            report["file"] = _store(folder, f"{arguments['job']}-{machine}.json", report)
+        result.update(changed=False, report=report)
+        if "failure" in report:
+            result.update(report["failure"], failed=True)
+        return result
+
+
+def _store(folder: str, name: str, report: Report) -> str:
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, os.path.basename(name))
+    with open(path, "w", encoding="utf-8") as stream:
+        json.dump(report, stream, indent=2, sort_keys=True)
+    return path
