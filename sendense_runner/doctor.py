@@ -81,7 +81,7 @@ def check_program(program: str, package: str, oldest: Tuple[int, ...], near: str
 
 def check_binding(python: str, module: str, package: str) -> Check:
     """Whether the interpreter that modules will run with can import the binding."""
-    code = f"import {module}; print(getattr({module}, '__version__', 'version unknown'))"
+    code = f"import {module}; print(getattr({module}, '__version__', 'imports'))"
     status, text = _output([python, "-c", code])
     if status != 0:
         reason = text.splitlines()[-1] if text else "no output"
@@ -91,6 +91,10 @@ def check_binding(python: str, module: str, package: str) -> Check:
 
 def check_state_dir(path: str) -> Check:
     """The state directory holds leases and sockets: ours alone, writable, or creatable where it is to be."""
+    statedir = hubstate("statedir")
+    longest = statedir.MAX_SOCKET_BYTES - statedir.SOCKET_TAIL_BYTES
+    if len(os.fsencode(path)) > longest:
+        return Check("state directory", FAILED, f"{path} has more than {longest} bytes", "Choose a shorter one; sockets go below it.")
     if not os.path.lexists(path):
         parent = os.path.dirname(os.path.abspath(path))
         while not os.path.exists(parent):
