@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Mapping
 
 from ..errors import SendenseError
 from ..model import Machine, machine_key
@@ -109,7 +109,7 @@ def exactly_false(value: Any) -> str:
     return "" if value is False else f"is {value!r}, not false"
 
 
-def record(fields: Dict[str, Check], nullable: bool = False) -> Check:
+def record(fields: Mapping[str, Check], nullable: bool = False) -> Check:
     """A mapping with exactly these fields; ``nullable`` also allows null."""
 
     def check(value: Any) -> str:
@@ -120,7 +120,7 @@ def record(fields: Dict[str, Check], nullable: bool = False) -> Check:
     return check
 
 
-def first_fault(value: Any, fields: Dict[str, Check]) -> str:
+def first_fault(value: Any, fields: Mapping[str, Check]) -> str:
     """What is wrong with a mapping that must hold exactly ``fields``; empty if nothing is."""
     if not isinstance(value, dict):
         return "is not a mapping"

@@ -259,3 +259,32 @@ def _damaged(where: str, fault: str) -> PointDamagedError:
         f"Cannot use the manifest of {where}: {fault}. The backup is damaged; see docs/runbooks/damaged-point.md.",
         details={"fault": fault},
     )
+
+
+def unreadable_manifest(machine_key_: str, point_id: str) -> Manifest:
+    """What stands in a list for a manifest that cannot be read: only its place is known; generation and schema are 0."""
+    day, clock = point_id[:8], point_id[9:15]
+    created_at = f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}Z"
+    return Manifest(
+        schema_version=0,
+        point_id=point_id,
+        machine_key=machine_key_,
+        repository_id="",
+        job_id="",
+        generation=0,
+        created_at=created_at,
+        committed_at="",
+        level="unknown",
+        parent_id="",
+        chain_depth=0,
+        consistency={"reached": "", "wanted": "", "reason": ""},
+        machine={},
+        native=None,
+        nvram=None,
+        tpm={"present": False, "covered": False},
+        not_covered=[],
+        skipped_disks=[],
+        disks=[],
+        verified={},
+        versions={},
+    )

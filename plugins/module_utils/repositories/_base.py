@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Dict, List, Optional
 
 from ..catalog.manifest import Manifest
+from ..datapath.hashing import DEFAULT_ALGORITHM
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,23 @@ class OpenPoint:
     generation: int
     point_id: str
     path: str
-    """Directory (``<point id>.partial``) for ``local``."""
+    """A directory at this place for the point's files; for ``local`` it is the point itself (``<point id>.partial``)."""
     parent_id: str
     images: Dict[str, Dict[str, Any]] = field(default_factory=dict)
+    hub_id: str = ""
+    """The hub whose job writes it; empty if unknown. Only that hub can say whether the job is alive."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not what was committed."""
+
+    point_id: str
+    disk: str
+    """Key of the disk; empty if the whole point is concerned."""
+    kind: str
+    """``manifest``, ``chain``, ``missing``, ``size``, ``header``, ``hashes``, ``root`` or ``digest``."""
+    message: str
 
 
 class Repository(ABC):
@@ -114,12 +129,16 @@ class Repository(ABC):
         """What this repository can do here, probed where the answer depends on the storage."""
 
     @abstractmethod
-    def initialise(self, create: bool = True) -> bool:
-        """Create the identity marker; False if it was there. Refuses a directory that holds anything else."""
+    def initialise(self, hash_algorithm: str = DEFAULT_ALGORITHM) -> bool:
+        """Create the identity marker; False if it was there. Refuses a directory that holds anything else.
+
+        Never called implicitly. RepositoryMissingError if a certain repository was asked for and is not there: it may be
+        unmounted, and a new one in its place would hide that.
+        """
 
     @abstractmethod
     def identity(self) -> Dict[str, Any]:
-        """The marker: ``repository_id`` (uuid), ``owner`` (its first 8 hex), ``schema_version``, ``hash_algorithm``...
+        """The marker: ``repository_id`` (uuid), ``owner`` (its first 8 hex), ``schema_version``, ``hash_algorithm``, ``created_at``.
 
         RepositoryMissingError if there is none, RepositoryMismatchError if it is not the one that was asked for.
         """
@@ -168,15 +187,44 @@ class Repository(ABC):
 
     @abstractmethod
     def abort(self, machine_key: str, job_id: str) -> bool:
-        """Remove the partial point of this job; False if there was none. Never touches a committed point."""
+        """Remove the partial point of this job; False if there was none. Never touches a committed point.
+
+        ``job_id`` as :meth:`partials` gives it.
+        """
 
     @abstractmethod
     def partials(self, machine_key: str) -> List[OpenPoint]:
-        """Points being written or left behind."""
+        """Points being written or left behind, without ``images``. An unreadable job has the first 8 digits as ``job_id``."""
 
     @abstractmethod
     def open_for_read(self, machine_key: str, point_id: str) -> Dict[str, Dict[str, Any]]:
         """Block nodes (explicit chains) by disk key, after the checks of opening. PointDamagedError, PointNotFoundError."""
+
+    @abstractmethod
+    def hash_files(self, machine_key: str, point_id: str) -> Dict[str, List[str]]:
+        """Paths, at this place, of the block hash files that make up each disk, by disk key; the full's first.
+
+        PointNotFoundError, PointDamagedError (the chain is broken). The files check themselves when they are opened.
+        """
+
+    @abstractmethod
+    def files(self, machine_key: str, point_id: str) -> Dict[str, str]:
+        """Paths, at this place, of what else the point holds: ``native``, ``nvram``. Digests are checked: PointDamagedError."""
+
+    @abstractmethod
+    def structure_check(self, machine_key: str, point_id: str) -> List[Finding]:
+        """What is wrong with this point and the points it stands on, without reading their data; empty if nothing is.
+
+        Manifests, chain, sizes, image headers, block hash files, and the roots of this point's disks. Marks nothing.
+        PointNotFoundError.
+        """
+
+    @abstractmethod
+    def digest_check(self, machine_key: str, point_id: str) -> List[Finding]:
+        """Which files of this point alone are not what was committed, by digest: reads every byte of them. Marks nothing.
+
+        PointNotFoundError.
+        """
 
     @abstractmethod
     def mark_damaged(self, machine_key: str, point_id: str, reason: str) -> List[str]:
@@ -184,11 +232,16 @@ class Repository(ABC):
 
     @abstractmethod
     def delete(self, machine_key: str, point_id: str) -> bool:
-        """Delete one point that nothing depends on; False if it is gone. PointImmutableError, PointInUseError."""
+        """Delete one point that nothing depends on; False if it is gone. PointImmutableError, PointInUseError.
+
+        A partial point that is being built on it depends on it, too. A crash leaves the point whole or not listed.
+        """
 
     @abstractmethod
     def set_immutable(self, machine_key: str, point_id: str, until: str) -> str:
-        """Refuse deletion until then (UTC ISO 8601); returns how far it is enforced. Never shortens.
+        """Refuse deletion until then (UTC ISO 8601), also of all that the point stands on; returns how far it is enforced.
+
+        Never shortens.
 
         CapabilityMissingError where the backend cannot.
         """
