@@ -1,0 +1,185 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One disk of a copy, from the first connection to the sealed hash file."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, List, Optional
+
+from ..errors import CopyFailedError, ExportFailedError, SendenseError
+from .bandwidth import TokenBucket
+from .blockhashes import FULL, INCREMENTAL, BlockHashWriter
+from .extents import ALLOCATION, CopyPlan, allocation, changes, plan_full, plan_incremental
+from .hashing import BLOCK_BYTES, HashAlgorithm, algorithm
+from .loop import end_state
+from .mover_plan import DiskJob, MoverOptions
+from .nbd_handle import SOURCE, TARGET, NbdConnection
+from .pipeline import ZERO_BYTES, Chunk, Piece, Pipeline, PipelineOptions, chunks
+from .status import DONE, DiskProgress
+from .targets import parse_uri
+
+FULL_DEPTH, INCREMENTAL_DEPTH = 4, 16
+
+#: A server is only primed if a first read of this size is quick: on a slow line the large read would cost, not save.
+PROBE_BYTES, PROBE_SECONDS = 1 << 20, 0.25
+
+
+class CopyHandler:
+    """Hashes every block and says what is to be written: zeros are left out of a full, written as zeros otherwise."""
+
+    def __init__(self, hasher: Optional[HashAlgorithm], writer: Optional[BlockHashWriter], write_zeros: bool) -> None:
+        self._hasher = hasher
+        self._writer = writer
+        self._write_zeros = write_zeros
+
+    def blocks(self, chunk: Chunk, buffer: Any) -> List[Piece]:
+        """Pieces to write, neighbours alike merged."""
+        pieces: List[Piece] = []
+        digests: List[bytes] = []
+        view = buffer.to_buffer()
+        for start in range(0, chunk.length, BLOCK_BYTES):
+            length = min(BLOCK_BYTES, chunk.length - start)
+            zero = buffer.is_zero(start, length)
+            if self._hasher is not None:
+                digests.append(self._hasher.zero if zero else self._hasher.digest(view[start : start + length]))
+            if pieces and pieces[-1].zero == zero:
+                pieces[-1] = Piece(pieces[-1].start, pieces[-1].length + length, zero)
+            else:
+                pieces.append(Piece(start, length, zero))
+        if self._writer is not None:
+            self._writer.put(chunk.position, b"".join(digests))
+        return pieces if self._write_zeros else [piece for piece in pieces if not piece.zero]
+
+    def zeros(self, chunk: Chunk) -> None:
+        """A chunk that is known to be zero."""
+        if self._writer is not None:
+            self._writer.put_zeros(chunk.position, -(-chunk.length // BLOCK_BYTES))
+
+
+class Transfer:
+    """The stages of one disk: prepare, prime, start, then finish or fail; close at last."""
+
+    def __init__(self, job: DiskJob, options: MoverOptions, cancelled: Callable[[], bool]) -> None:
+        self.job = job
+        self.options = options
+        self.progress = DiskProgress(job.key)
+        self._cancelled = cancelled
+        self._source: Optional[NbdConnection] = None
+        self._target: Optional[NbdConnection] = None
+        self._plan: Optional[CopyPlan] = None
+        self._writer: Optional[BlockHashWriter] = None
+
+    def prepare(self) -> None:
+        """Connect both sides, check that they fit, and plan what to read. Typed errors; nothing is written."""
+        job = self.job
+        hasher = algorithm(self.options.hash_algorithm) if job.hashes_path else None
+        contexts = [ALLOCATION] + ([job.changed_context] if job.level == INCREMENTAL else [])
+        self._source = self._open(SOURCE, job.source_uri, contexts)
+        self._target = self._open(TARGET, job.target_uri, [])
+        size = self._check_sizes(self._source, self._target)
+        allocated = allocation(self._source, size)
+        if job.level == FULL:
+            self._plan = plan_full(allocated, size)
+        else:
+            changed = changes(self._source, job.changed_context, size)
+            self._plan = plan_incremental(changed, job.changed_flag, allocated, size)
+        self.progress.bytes_total = self._plan.read_bytes + self._plan.zero_bytes
+        if hasher is not None:
+            runs = self._plan.runs()
+            self._writer = BlockHashWriter(job.hashes_path, hasher.name, size, job.level, runs)
+
+    def _open(self, role: str, uri: str, contexts: List[str]) -> NbdConnection:
+        target = parse_uri(uri, self.job.key)
+        return NbdConnection.open(target, role=role, contexts=contexts, timeout_s=self.options.stall_seconds, cancelled=self._cancelled)
+
+    def _check_sizes(self, source: NbdConnection, target: NbdConnection) -> int:
+        sizes = {"source": source.size, "target": target.size}
+        if self.job.size_bytes:
+            sizes["plan"] = self.job.size_bytes
+        if len(set(sizes.values())) != 1:
+            said = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise ExportFailedError(
+                f"The sizes of {self.job.key} differ in bytes: {said}. Nothing was copied; plan this machine again.",
+                details={"disk": self.job.key, "sizes": sizes},
+                retryable=False,
+            )
+        if target.read_only or not target.can_flush:
+            why = "is read-only" if target.read_only else "cannot flush"
+            raise ExportFailedError(
+                f"The target of {self.job.key} ({target.target.uri()}) {why}. Serve it writable, by a server with flush.",
+                details={"disk": self.job.key, "reason": why},
+                retryable=False,
+            )
+        for connection in (source, target):
+            check_block_sizes(connection)
+        return sizes["source"]
+
+    def prime(self) -> None:
+        """One large read on each side, where it pays: see performance notes in docs. An error of it means nothing."""
+        prime = self.options.prime_bytes
+        plan, source, target = self._plan, self._source, self._target
+        if not prime or plan is None or source is None or target is None or plan.read_bytes < 4 * prime:
+            return
+        for connection in (source, target):
+            length = min(prime, connection.max_block) // BLOCK_BYTES * BLOCK_BYTES
+            begun = time.monotonic()
+            connection.read_discard(0, min(PROBE_BYTES, length))
+            if time.monotonic() - begun < PROBE_SECONDS and length <= connection.size:
+                connection.read_discard(0, length)
+
+    def start(self, bucket: Optional[TokenBucket]) -> Pipeline:
+        """The pipeline of this disk, ready to run."""
+        source, target, plan = self._source, self._target, self._plan
+        if source is None or target is None or plan is None:
+            raise CopyFailedError(f"{self.job.key} was started before it was prepared. This is a defect.")
+        incremental = self.job.level == INCREMENTAL
+        request = request_bytes(self.options.request_bytes, source, target)
+        zero = min(ZERO_BYTES, target.max_block // request * request) if target.can_zero else request
+        hasher = algorithm(self.options.hash_algorithm) if self._writer is not None else None
+        options = PipelineOptions(
+            depth=self.options.depth or (INCREMENTAL_DEPTH if incremental else FULL_DEPTH),
+            stall_seconds=self.options.stall_seconds,
+            flush_seconds=self.options.flush_seconds,
+        )
+        handler = CopyHandler(hasher, self._writer, write_zeros=incremental)
+        self.progress.start()
+        return Pipeline(source, target, chunks(plan, request, zero), handler, self.progress, options, bucket)
+
+    def finish(self) -> None:
+        """All is copied and flushed: seal the hash file."""
+        if self._writer is not None:
+            self.progress.hashes = self._writer.finish()
+        self.progress.end(DONE)
+        self.close()
+
+    def fail(self, error: SendenseError) -> None:
+        """Record how this disk ended."""
+        self.progress.end(end_state(error), error.as_result())
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connections and an unfinished hash file. Repetition is a no-op."""
+        for connection in (self._source, self._target):
+            if connection is not None:
+                connection.close()
+        if self._writer is not None:
+            self._writer.abort()
+
+
+def check_block_sizes(connection: NbdConnection) -> None:
+    """ExportFailedError for a server whose limits do not admit requests of whole blocks."""
+    if connection.min_block > BLOCK_BYTES or connection.max_block < BLOCK_BYTES:
+        raise ExportFailedError(
+            f"The {connection.role} {connection.target.uri()} takes requests from {connection.min_block} to "
+            f"{connection.max_block} bytes; blocks of {BLOCK_BYTES} bytes do not fit. Use another server or filter.",
+            details={"minimum": connection.min_block, "maximum": connection.max_block},
+            retryable=False,
+        )
+
+
+def request_bytes(wanted: int, *connections: NbdConnection) -> int:
+    """The largest request, in whole blocks, that is wanted and that every server takes."""
+    largest = min([wanted] + [connection.max_block for connection in connections])
+    return largest // BLOCK_BYTES * BLOCK_BYTES
