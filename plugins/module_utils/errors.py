@@ -222,6 +222,13 @@ class JobCancelledError(SendenseError):
     error_code = "JOB_CANCELLED"
 
 
+class KeeperFailedError(SendenseError):
+    """The process that keeps a job at a place did not start."""
+
+    error_code = "KEEPER_FAILED"
+    retryable = True
+
+
 class PortsExhaustedError(SendenseError):
     """The port pool did not have the ports within the stated wait."""
 
