@@ -1,0 +1,174 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checkpoints of one machine: libvirt's register of them, the bitmaps behind them, and how to get rid of our own."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, List, Optional, Set
+
+from ...errors import SendenseError, SnapshotFailedError
+from ...model import Disk, Machine
+from . import qemu_img
+from .client import libvirt, mapped
+from .naming import CheckpointName
+from .xmltext import parse
+
+try:
+    import libvirt_qemu
+except ImportError:
+    libvirt_qemu = None
+
+MISSING, INCONSISTENT, ERROR = "tracking_missing", "tracking_inconsistent", "tracking_error"
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The state of one disk's bitmap: ``problem`` is empty or the reason for a full; ``dirty_bytes`` None if unknown."""
+
+    problem: str = ""
+    dirty_bytes: Optional[int] = None
+
+
+def listed(domain: Any) -> Set[str]:
+    """The names of all checkpoints that libvirt knows, ours and others'."""
+    with mapped("Cannot list the checkpoints of the machine"):
+        return {checkpoint.getName() for checkpoint in domain.listAllCheckpoints()}
+
+
+def in_files(disks: Iterable[Disk]) -> Dict[str, List[Disk]]:
+    """The bitmaps of ours that the images hold, by name: libvirt may have forgotten them. An unreadable image has none."""
+    found: Dict[str, List[Disk]] = {}
+    for disk in disks:
+        if disk.excluded or disk.format != "qcow2":
+            continue
+        try:
+            names = qemu_img.info(disk.path, disk.format).bitmaps
+        except SendenseError:
+            continue
+        for name in names:
+            if CheckpointName.parse(name) is not None:
+                found.setdefault(name, []).append(disk)
+    return found
+
+
+def inspect(domain: Any, machine: Machine, name: str, disks: List[Disk]) -> Dict[str, Tracking]:
+    """The tracking state since checkpoint ``name`` by device. Reads only; every doubt is a problem, never an error."""
+    try:
+        if machine.power == "off":
+            registered = name in listed(domain)
+            return {disk.device: _stored(disk, name, registered) for disk in disks}
+        if name in listed(domain):
+            return _registered(domain, name, disks)
+        return _live(domain, name, disks)
+    except (SendenseError, libvirt.libvirtError):
+        return {disk.device: Tracking(ERROR) for disk in disks}
+
+
+def redefine(domain: Any, name: str, devices: Iterable[str], validate: bool = True) -> None:
+    """Tell libvirt of a checkpoint that it forgot. SnapshotFailedError if a bitmap is missing or broken."""
+    parsed = CheckpointName.parse(name)
+    root = ElementTree.Element("domaincheckpoint")
+    ElementTree.SubElement(root, "name").text = name
+    # libvirt demands a time; no <parent>, which it would refuse unless it knows that one too.
+    ElementTree.SubElement(root, "creationTime").text = str(parsed.created if parsed else 0)
+    disks = ElementTree.SubElement(root, "disks")
+    for device in devices:
+        ElementTree.SubElement(disks, "disk", name=device, checkpoint="bitmap", bitmap=name)
+    flags = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
+    if validate:
+        flags |= libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE
+    with mapped(f"Cannot redefine checkpoint {name}"):
+        domain.checkpointCreateXML(ElementTree.tostring(root, encoding="unicode"), flags)
+
+
+def drop(domain: Any, machine: Machine, name: str, holders: List[Disk]) -> None:
+    """Remove a checkpoint of ours with its bitmaps; ``holders`` are the disks whose images hold one.
+
+    SnapshotFailedError (retryable) if an image is in use by something else. What is already gone is no error.
+    """
+    if CheckpointName.parse(name) is None:
+        raise SnapshotFailedError(f"Refused to remove checkpoint {name!r}: its name is not one of ours.", retryable=False)
+    if machine.power == "off":
+        for disk in holders:
+            qemu_img.remove_bitmap(disk.path, name)
+        _forget(domain, name)
+    elif name not in listed(domain) or not _delete(domain, name, 0):
+        # libvirt does not know it, or one of its bitmaps is gone, which makes libvirt keep them all: disk by disk then.
+        _forget(domain, name)
+        for disk in holders:
+            redefine(domain, name, [disk.device], validate=False)
+            if not _delete(domain, name, 0):
+                _forget(domain, name)
+
+
+def _delete(domain: Any, name: str, flags: int) -> bool:
+    try:
+        domain.checkpointLookupByName(name).delete(flags)
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT:
+            return True
+        if exc.get_error_code() in (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT):
+            return False
+        with mapped(f"Cannot delete checkpoint {name}"):
+            raise
+    return True
+
+
+def _forget(domain: Any, name: str) -> None:
+    if name in listed(domain):
+        _delete(domain, name, libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)
+
+
+def _stored(disk: Disk, name: str, registered: bool) -> Tracking:
+    """Of an image that no qemu holds. A checkpoint without its bitmap is what a qemu leaves that never closed the image."""
+    image = qemu_img.info(disk.path, disk.format)
+    if name not in image.bitmaps:
+        return Tracking(INCONSISTENT if registered else MISSING)
+    return Tracking() if image.bitmap_usable(name) else Tracking(INCONSISTENT)
+
+
+def _registered(domain: Any, name: str, disks: List[Disk]) -> Dict[str, Tracking]:
+    """Of a checkpoint that libvirt knows: it states the size of a disk's changes only where the bitmap is sound."""
+    flags = libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN | libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE
+    root = parse(domain.checkpointLookupByName(name).getXMLDesc(flags))
+    states: Dict[str, Tracking] = {}
+    for disk in disks:
+        element = next((found for found in root.findall("./disks/disk") if found.get("name") == disk.device), None)
+        if element is None or element.get("checkpoint") != "bitmap":
+            states[disk.device] = Tracking(MISSING)
+        elif element.get("size") is None:
+            states[disk.device] = Tracking(INCONSISTENT)
+        else:
+            states[disk.device] = Tracking("", int(element.get("size", "0")))
+    return states
+
+
+def _live(domain: Any, name: str, disks: List[Disk]) -> Dict[str, Tracking]:
+    """Of a bitmap that libvirt has forgotten while qemu may still have it: only qemu itself knows.
+
+    libvirt marks a domain that was asked by this way as tainted, hence only where there is no other.
+    """
+    if libvirt_qemu is None:
+        return {disk.device: Tracking(ERROR) for disk in disks}
+    question = json.dumps({"execute": "query-named-block-nodes", "arguments": {"flat": True}})
+    nodes = json.loads(libvirt_qemu.qemuMonitorCommand(domain, question, 0))["return"]
+    states: Dict[str, Tracking] = {}
+    for disk in disks:
+        bitmaps = [
+            bitmap
+            for block_node in nodes
+            if block_node.get("drv") == disk.format and block_node.get("file") == disk.path
+            for bitmap in block_node.get("dirty-bitmaps", [])
+            if bitmap.get("name") == name
+        ]
+        if not bitmaps:
+            states[disk.device] = Tracking(MISSING)
+        elif bitmaps[0].get("inconsistent") or not bitmaps[0].get("recording"):
+            states[disk.device] = Tracking(INCONSISTENT)
+        else:
+            states[disk.device] = Tracking("", int(bitmaps[0]["count"]))
+    return states
