@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write the files that follow from the code: error codes, the module list, the action group.
+"""Write the files that follow from the code: error codes, lists of modules, roles and runbooks, the action group.
 
 Usage: generate.py [--check]. With --check nothing is written and the exit status is 1 if a file is stale.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any, Dict, List
@@ -50,9 +51,10 @@ def documentation_of(path: Path) -> Dict[str, Any]:
     """The DOCUMENTATION of a module, read without importing it."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "DOCUMENTATION":
-            found = yaml.safe_load(ast.literal_eval(node.value))
-            if isinstance(found, dict):
-                return found
+            try:
+                return dict(yaml.safe_load(ast.literal_eval(node.value)))
+            except yaml.YAMLError as error:
+                raise SystemExit(f"generate: DOCUMENTATION of {path.relative_to(ROOT)} is not YAML: {error}") from error
     raise SystemExit(f"generate: {path.relative_to(ROOT)} has no DOCUMENTATION")
 
 
@@ -76,6 +78,50 @@ def module_list() -> str:
     return "\n".join(lines) + "\n"
 
 
+def role_list() -> str:
+    """docs/reference/roles.md, from the roles' argument specifications."""
+    lines = [
+        "# Roles and their variables",
+        "",
+        f"<!-- {NOTE} -->",
+        "",
+        "Set variables in the inventory, or with `-e` for one run. A default in `{{ }}` is worked out from other variables.",
+    ]
+    for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml")):
+        spec = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"]
+        lines += ["", f"## {path.parents[1].name}", f"{spec['short_description'].rstrip('.')}.", ""]
+        lines += ["| variable | type | default | meaning |", "|---|---|---|---|"]
+        lines += [_variable(name, option) for name, option in spec["options"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _variable(name: str, option: Dict[str, Any]) -> str:
+    meaning = option["description"]
+    text = " ".join(meaning if isinstance(meaning, list) else [meaning])
+    if option.get("choices"):
+        text += " One of " + ", ".join(f"`{choice}`" for choice in option["choices"]) + "."
+    default = "required" if option.get("required") else f"`{json.dumps(option.get('default'))}`"
+    return f"| `{name}` | {option.get('type', 'str')} | {default} | {text} |".replace("\n", " ")
+
+
+def runbook_list() -> str:
+    """docs/runbooks/README.md, from the pages' headings."""
+    lines = [
+        "# Runbooks",
+        "",
+        f"<!-- {NOTE} -->",
+        "",
+        "One page per disaster. Each says how to tell that it is this one, what to do command by command, and how to see",
+        "that it worked.",
+        "",
+    ]
+    for path in sorted((ROOT / "docs/runbooks").glob("*.md")):
+        if path.name != "README.md":
+            title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+            lines.append(f"- [{title}]({path.name})")
+    return "\n".join(lines) + "\n"
+
+
 def runtime() -> str:
     """meta/runtime.yml: every module belongs to the group, so that module_defaults can speak to all of them."""
     lines = ["---", f"# {NOTE}", 'requires_ansible: ">=2.19.0"']
@@ -88,6 +134,8 @@ def runtime() -> str:
 GENERATED = {
     "docs/reference/error-codes.md": error_codes,
     "docs/reference/modules.md": module_list,
+    "docs/reference/roles.md": role_list,
+    "docs/runbooks/README.md": runbook_list,
     "meta/runtime.yml": runtime,
 }
 
