@@ -63,7 +63,8 @@ def verify_report(arguments: Dict[str, Any]) -> Report:
     rows = []
     for point in verified.get("points", []):
         blocks = sum(int(disk.get("blocks_checked") or 0) for disk in point.get("disks", []))
-        rows.append({"point": point["point_id"], "result": "ok" if point["ok"] else "DAMAGED", "blocks": blocks, "why": point.get("damage", "")})
+        result = "ok" if point["ok"] else "DAMAGED"
+        rows.append({"point": point["point_id"], "result": result, "blocks": blocks, "why": point.get("damage", "")})
     report: Report = {"ok": verified.get("ok"), "points": verified.get("points", []), "marked": verified.get("marked", [])}
     report["lines"] = ["verification of backups", *table(rows, ("point", "result", "blocks", "why"))]
     if verified.get("ok") is False:

@@ -9,12 +9,13 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: backup_verify
-short_description: Verify backups: structure, digests and every block
+short_description: Verify the structure, digests and every block of backups
 version_added: 0.1.0
 author:
   - Sendense contributors (@sendense)
 description:
-  - Checks manifest, sizes, image headers and digests of a backup and of all it stands on, then reads all data and compares it with the block hashes.
+  - Checks manifest, sizes, image headers and digests of a backup and of all it stands on,
+    then reads all data and compares it with the block hashes.
   - A damaged backup and all that depend on it are marked; the next backup of the machine is then a full one.
 extends_documentation_fragment:
   - sendense.platform.attributes

@@ -13,7 +13,7 @@ def table(rows: Sequence[Dict[str, Any]], columns: Sequence[str]) -> List[str]:
     cells = [[column.replace("_", " ") for column in columns]]
     cells += [[printable(row.get(column, "")) for column in columns] for row in rows]
     widths = [max(len(line[position]) for line in cells) for position in range(len(columns))]
-    return ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in cells]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def printable(value: Any) -> str:

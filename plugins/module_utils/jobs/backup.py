@@ -9,14 +9,14 @@ from dataclasses import asdict
 from typing import Any, Dict, Optional
 
 from ..catalog import decision
-from ..errors import JobNotFoundError, SendenseError, VerificationFailedError
+from ..errors import JobNotFoundError, SendenseError
 from ..model import machine_key
 from ..repositories import registry
 from ..repositories._base import OpenPoint, PointFilter, Repository
 from ..repositories.seal import Sealing, seal
 from .following import FollowedChild, disk_results, follow
-from .place import HUB, JobPlace, attach, begin, discard, new_job_id
-from .reading import start_readers, stop_readers
+from .place import HUB, JobPlace, attach, begin, discard, new_job_id, stop_writers
+from .reading import image_path, start_readers, stop_readers
 
 
 def lease_name(owner: str, key: str) -> str:
@@ -50,7 +50,7 @@ def open_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
 
 def _previous(repository: Repository, key: str, params: Dict[str, Any]) -> Dict[str, Any]:
     points = repository.list(PointFilter(machine_key=key))
-    choice = decision.previous(points, full_requested=params["full"], maximum_depth=params["max_chain_depth"])
+    choice = decision.choose_previous(points, requested_full=params["full"], max_depth=params["max_chain_depth"])
     space = repository.space()
     room = max(0, space.free_bytes - params["repository"]["reserve_bytes"])
     return {
@@ -74,11 +74,11 @@ def commit_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     opened = place.load("opened")
     repository = registry.open_repository(opened["repository"])
     point = OpenPoint(**place.load("point"))
-    child = FollowedChild(place.job, place.client, "verify", "verifier")
+    child = FollowedChild(place.job, place.client, "verify", "checker")
     try:
         if params["phase"] != "collect":
-            _stop_writers(place)
-            _start_reread(place, repository, point, params, child)
+            stop_writers(place)
+            _start_reread(place, repository, point, params, child, str(repository.identity()["hash_algorithm"]))
         status = follow(child, params["phase"])
         if status is None:
             return {"changed": True, "following": child.handover()}
@@ -91,29 +91,19 @@ def commit_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     return dict(committed, changed=True)
 
 
-def _stop_writers(place: JobPlace) -> None:
-    """End the export servers; one that did not end cleanly may not have stored what it acknowledged."""
-    for name in sorted(place.client.ping()["children"]):
-        if not name.startswith("target-"):
-            continue
-        code = place.client.stop(name)
-        if code != 0:
-            raise VerificationFailedError(
-                f"The export server of {name[7:]} ended with exit code {code} after the copy, so its data may not be stored. "
-                "Nothing was committed; run the backup again.",
-                details={"export": name, "returncode": code},
-            )
-
-
-def _start_reread(place: JobPlace, repository: Repository, point: OpenPoint, params: Dict[str, Any], child: FollowedChild) -> None:
+def _start_reread(
+    place: JobPlace, repository: Repository, point: OpenPoint, params: Dict[str, Any], child: FollowedChild, algorithm: str
+) -> None:
+    """Fresh processes read back, past the page cache where possible, what the writers stored; files are digested on the way."""
     images = repository.reread_images(point)
     sizes = {disk["key"]: disk["size_bytes"] for disk in params["snapshot"]["disks"]}
     uris = start_readers(place, images, sizes)
     disks = [
-        {"key": key, "uri": uri, "size_bytes": sizes[key], "hashes": [params["files"][key]], "mode": "held"}
+        {"key": key, "uri": uri, "size_bytes": sizes[key], "layers": [params["files"][key]], "mode": "held"}
         for key, uri in sorted(uris.items())
     ]
-    child.start(place.agent_path, {"disks": disks})
+    digests = [{"key": key, "path": image_path(image), "algorithm": algorithm} for key, image in sorted(images.items())]
+    child.start(place.agent_path, {"disks": disks, "options": {}, "digests": digests})
 
 
 def _publish(
@@ -124,6 +114,7 @@ def _publish(
         snapshot=params["snapshot"],
         copied={disk["key"]: disk for disk in params["copy"]["disks"]},
         hashes={key: path for key, path in params["files"].items() if key.startswith("disk")},
+        digests={disk["key"]: disk["digest"] for disk in disk_results(status)},
         nvram_path=params["files"].get("nvram", ""),
         verified_method="direct" if direct else "cached",
         verified_reason="" if direct else "the file system of the repository does not support direct reads",

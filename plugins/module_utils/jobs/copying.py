@@ -45,7 +45,8 @@ def _check_root(disk: Dict[str, Any], expected: str) -> None:
     """What a restore read must be what the backup's manifest promises."""
     if not expected:
         return
-    found = compose([BlockHashFile.load(disk["hashes"])]).root()
+    with BlockHashFile(disk["hashes"]) as hashes:
+        found = compose([hashes]).root()
     if found != expected:
         raise VerificationFailedError(
             f"The blocks read of {disk['key']} are not those that were backed up (root {found}, manifest {expected}). "
@@ -78,6 +79,5 @@ def _options(params: Dict[str, Any]) -> Dict[str, Any]:
 def _totals(status: Dict[str, Any]) -> Dict[str, Any]:
     disks: List[Dict[str, Any]] = list(status.get("disks", {}).values())
     totals = {name: sum(int(disk.get(name) or 0) for disk in disks) for name in ("bytes_read", "bytes_written", "bytes_zeroed")}
-    totals["seconds"] = max([float(disk.get("seconds") or 0) for disk in disks] or [0.0])
-    totals["rate"] = int(totals["bytes_read"] / totals["seconds"]) if totals["seconds"] else 0
-    return totals
+    seconds = max([float(disk.get("seconds") or 0) for disk in disks] or [0.0])
+    return dict(totals, seconds=seconds, rate=int(totals["bytes_read"] / seconds) if seconds else 0)

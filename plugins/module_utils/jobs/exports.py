@@ -17,7 +17,7 @@ from ..errors import InvalidInputError, JobNotFoundError, MachineExistsError, Po
 from ..hubstate.statedir import StateDir
 from ..repositories import registry
 from ..repositories._base import NewDisk, NewPoint, Point, PointFilter, Repository
-from .place import HUB, JobPlace, attach, begin, discard, new_job_id, unique_keys
+from .place import HUB, WRITER, JobPlace, attach, begin, discard, new_job_id, stop_writers, unique_keys
 
 Images = Dict[str, Dict[str, Any]]
 
@@ -79,7 +79,8 @@ def start_for_restore(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any
         wanted = params["only"] or sorted(images)
         unknown = sorted(set(wanted) - set(images))
         if unknown:
-            raise InvalidInputError(f"Point {point.manifest.point_id} has no disk {', '.join(unknown)}; it has {', '.join(sorted(images))}.")
+            has = ", ".join(sorted(images))
+            raise InvalidInputError(f"Point {point.manifest.point_id} has no disk {', '.join(unknown)}; it has {has}.")
         sizes = {disk.key: disk.size_bytes for disk in point.manifest.disks}
         exports = serve(place, {key: images[key] for key in wanted}, sizes, params, writable=False)
     except SendenseError:
@@ -99,11 +100,10 @@ def _newest_sound(repository: Repository, key: str) -> Point:
 
 def _facts(repository: Repository, point: Point) -> Dict[str, Any]:
     manifest = point.manifest
-    nvram = manifest.nvram
     return {
         "roots": {disk.key: disk.root for disk in manifest.disks},
         "manifest": manifest.to_dict(),
-        "nvram_path": repository.file_path(manifest.machine_key, manifest.point_id, nvram["file"]) if nvram else "",
+        "nvram_path": repository.files(manifest.machine_key, manifest.point_id).get("nvram", ""),
     }
 
 
@@ -141,11 +141,11 @@ def serve(place: JobPlace, images: Images, sizes: Dict[str, int], params: Dict[s
     names = {key: f"{machine}-{key}" for key in sorted(images)}
     wanted = [{"machine": machine, "node": params["node"], "export": name} for name in names.values()]
     ports = place.client.lease_ports(wanted, params["port_wait"])
-    exports = []
+    exports: List[Dict[str, Any]] = []
     for (key, name), port in zip(names.items(), ports):
         argv, env = export_argv(images[key], export=name, port=port, writable=writable)
         record = {"port": port, "machine": machine, "export": name}
-        place.client.start(f"target-{key}" if writable else f"read-{key}", argv, env=env, kind="export", record=record)
+        place.client.start(f"{WRITER}{key}" if writable else f"read-{key}", argv, env=env, kind="export", record=record)
         target = NbdTarget(key=key, transport="tcp", host="127.0.0.1", port=port, socket="", export=name)
         exports.append({"key": key, "port": port, "export": name, "uri": target.uri(), "size_bytes": sizes[key]})
     for export in exports:
@@ -170,14 +170,10 @@ def stop(params: Dict[str, Any]) -> Dict[str, Any]:
     if params["state"] == "aborted":
         discard(place)
         return {"changed": True}
-    codes = place.stop_children()
-    failed = {name: code for name, code in codes.items() if code != 0 and name.startswith("target-")}
-    if failed:
+    try:
+        stop_writers(place)
+    except SendenseError:
         discard(place)
-        raise SendenseError(
-            f"Export servers ended with an error while they were stopped: {failed}. What they wrote was taken back; run the restore again.",
-            details={"returncodes": failed},
-            retryable=True,
-        )
+        raise
     place.client.finish()
     return {"changed": True}

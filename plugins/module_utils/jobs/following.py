@@ -27,7 +27,7 @@ GRACE_SECONDS = 4.0
 
 @dataclass
 class FollowedChild:
-    """One mover or verifier of a job; ``name`` is also the stem of its files in the job directory."""
+    """One mover, verifier or checker of a job (``kind``); ``name`` is also the stem of its files in the job directory."""
 
     job: JobDir
     client: KeeperClient
@@ -51,7 +51,7 @@ class FollowedChild:
             json.dump(plan, stream)
         argv = [sys.executable, agent_path, self.kind]
         argv += ["--plan", plan_path, "--status", self.status_path, "--cancel", self.cancel_path]
-        self.client.start(self.name, argv, kind=self.kind)
+        self.client.start(self.name, argv, kind="mover" if self.kind == "mover" else "verifier")
 
     def status(self) -> Optional[Dict[str, Any]]:
         """The child's last report, None if there is none yet."""

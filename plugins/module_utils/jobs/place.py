@@ -15,11 +15,20 @@ from typing import Any, Dict, List
 from ..agent.cleanup import cleanup_dead_jobs
 from ..agent.launch import start_keeper
 from ..datapath.keeper_client import KeeperClient
-from ..errors import InvalidInputError, JobNotFoundError, JobRunningError, LeaseHeldError, SendenseError
+from ..errors import (
+    InvalidInputError,
+    JobNotFoundError,
+    JobRunningError,
+    LeaseHeldError,
+    SendenseError,
+    VerificationFailedError,
+)
 from ..hubstate.jobs import JobDir
 from ..hubstate.statedir import StateDir
 
 HUB, NODE = "hub", "node"
+#: Names of the children that serve a disk for writing begin with this.
+WRITER = "target-"
 
 
 def new_job_id() -> str:
@@ -113,6 +122,18 @@ def discard(place: JobPlace) -> None:
     except (SendenseError, OSError):
         # The keeper is dead or dying: its undo file remains, and cleanup runs it.
         return
+
+
+def stop_writers(place: JobPlace) -> None:
+    """End the servers that were written to; one that did not end cleanly may not have stored what it acknowledged."""
+    names = [name for name in sorted(place.client.ping()["children"]) if name.startswith(WRITER)]
+    failed = {name: code for name, code in ((name, place.client.stop(name)) for name in names) if code != 0}
+    if failed:
+        raise VerificationFailedError(
+            f"Servers of written disks ended with an error, so their data may not be stored: {failed}. What they wrote is taken back; "
+            "run the job again.",
+            details={"returncodes": failed},
+        )
 
 
 def unique_keys(disks: List[Dict[str, Any]]) -> None:

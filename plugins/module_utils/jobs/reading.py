@@ -33,3 +33,8 @@ def stop_readers(place: JobPlace) -> None:
     for name in sorted(place.client.ping()["children"]):
         if name.startswith(_PREFIX):
             place.client.stop(name)
+
+
+def image_path(image: Dict[str, Any]) -> str:
+    """The file of a block node's own layer."""
+    return str(image["file"]["filename"])

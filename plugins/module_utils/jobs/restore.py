@@ -10,11 +10,11 @@ from typing import Any, Dict, List
 
 from ..datapath.exports import check_export, export_argv
 from ..datapath.targets import NbdTarget, format_targets
-from ..errors import InvalidInputError, JobNotFoundError, SendenseError, VerificationFailedError
+from ..errors import InvalidInputError, JobNotFoundError, SendenseError
 from ..model import Machine
 from ..platforms import registry
 from ..platforms._base import PreparedMachine, TargetRequest
-from .place import NODE, JobPlace, attach, begin, discard
+from .place import NODE, WRITER, JobPlace, attach, begin, discard, stop_writers
 
 
 def request_of(params: Dict[str, Any]) -> TargetRequest:
@@ -78,7 +78,7 @@ def _serve(place: JobPlace, prepared: PreparedMachine) -> List[NbdTarget]:
         if disk.image is not None:
             argv, env = export_argv(disk.image, export=disk.key, socket=socket, writable=True)
             record = {"machine": prepared.job_id, "export": disk.key, "socket": socket}
-            place.client.start(f"target-{disk.key}", argv, env=env, kind="export", record=record)
+            place.client.start(f"{WRITER}{disk.key}", argv, env=env, kind="export", record=record)
         check_export(target.uri(), disk.size_bytes)
         targets.append(target)
     return targets
@@ -92,7 +92,7 @@ def finish(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     request = request_of(params)
     prepared = PreparedMachine.from_dict(place.load("prepared"))
     try:
-        _stop_writers(place)
+        stop_writers(place)
         with registry.target(params["platform"], params["connection"]) as target:
             machine = target.finish(request, prepared)
             started = target.power_on(machine.id) if params["power_on"] else False
@@ -102,16 +102,6 @@ def finish(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     place.client.undo_remove("machine")
     place.client.finish()
     return {"changed": True, "machine_id": machine.id, "machine": machine.to_dict(), "started": started}
-
-
-def _stop_writers(place: JobPlace) -> None:
-    codes = place.stop_children()
-    failed = {name: code for name, code in codes.items() if name.startswith("target-") and code != 0}
-    if failed:
-        raise VerificationFailedError(
-            f"Servers of the restored disks ended with an error, so the data may not be stored: {failed}. Nothing was defined.",
-            details={"returncodes": failed},
-        )
 
 
 def discard_restore(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:

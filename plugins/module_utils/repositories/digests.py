@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any
+from typing import Any, Callable
 
 from ..datapath import hashing
 from .local_files import storage
@@ -15,21 +15,22 @@ from .local_files import storage
 _PIECE_BYTES = 4 << 20
 
 
-def file_digest(path: str, algorithm: str) -> str:
+def file_digest(path: str, algorithm: str, count: Callable[[int], None] = lambda size: None) -> str:
     """Digest of a whole file in hexadecimal, by the algorithm of the block hashes.
 
-    InvalidInputError (unknown algorithm), DependencyMissingError, RepositoryIoError.
+    ``count`` is told how many bytes were read since it was called last. InvalidInputError (unknown algorithm),
+    DependencyMissingError, RepositoryIoError.
     """
     hashing.algorithm(algorithm)
-    return _digest(path, hashlib.sha256() if algorithm == "sha256" else hashing.xxhash.xxh3_128())
+    return _digest(path, hashlib.sha256() if algorithm == "sha256" else hashing.xxhash.xxh3_128(), count)
 
 
 def sha256_of(path: str) -> str:
     """SHA-256 of a whole file in hexadecimal. RepositoryIoError."""
-    return _digest(path, hashlib.sha256())
+    return _digest(path, hashlib.sha256(), lambda size: None)
 
 
-def _digest(path: str, hasher: Any) -> str:
+def _digest(path: str, hasher: Any, tell: Callable[[int], None]) -> str:
     buffer = memoryview(bytearray(_PIECE_BYTES))
     with storage("read", path):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -40,3 +41,4 @@ def _digest(path: str, hasher: Any) -> str:
                 if not count:
                     return str(hasher.hexdigest())
                 hasher.update(buffer[:count])
+                tell(count)

@@ -41,6 +41,8 @@ class Sealing:
     """The mover's result by disk key: ``bytes_read``, ``bytes_written``, ``bytes_zeroed``."""
     hashes: Dict[str, str]
     """The mover's block hash file by disk key."""
+    digests: Dict[str, str] = field(default_factory=dict)
+    """Digest of each image file by disk key, where the re-read has computed it already."""
     nvram_path: str = ""
     """A copy of the firmware variables, if the machine has any."""
     verified_method: str = "direct"
@@ -141,7 +143,7 @@ def _seal_disk(
         root=composed([*layers, hashes_path]).root(),
         file=os.path.basename(image),
         file_size=files.file_size(image) or 0,
-        file_digest=file_digest(image, header.algorithm),
+        file_digest=sealing.digests.get(key) or file_digest(image, header.algorithm),
         hashes_file=os.path.basename(hashes_path),
         hashes_size=header.file_size,
         hashes_sha256=sha256_of(hashes_path),

@@ -1,0 +1,145 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``backup_verify``: prove backups of one machine, point by point, and mark what is damaged."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional
+
+from ..catalog import chain
+from ..errors import InvalidInputError, PointDamagedError, SendenseError, VerificationFailedError
+from ..model import machine_key
+from ..repositories import registry
+from ..repositories._base import Point, PointFilter, Repository
+from .following import FollowedChild, disk_results, follow
+from .place import HUB, JobPlace, attach, begin, discard
+from .reading import image_path, start_readers, stop_readers
+
+Result = Dict[str, Any]
+
+
+def verify_points(params: Dict[str, Any], check_mode: bool) -> Result:
+    """Verify oldest first. ``following`` in the result: call again with the same job id."""
+    repository = registry.open_repository(params["repository"])
+    key = params["machine_key"] or machine_key(params["platform"], params["machine_id"])
+    if params["phase"] == "collect":
+        place = attach(params, HUB, params["job_id"])
+        state = place.load("verification")
+    else:
+        state = {"todo": wanted_points(repository, key, params), "points": [], "marked": []}
+        if check_mode:
+            return {"changed": False, "ok": None, "points": [], "marked": [], "would_verify": state["todo"]}
+        place = begin(params, HUB, params["job_id"], {"machine_key": key})
+    try:
+        following = _advance(place, repository, key, state, params["phase"])
+    except SendenseError:
+        discard(place)
+        raise
+    if following:
+        return {"changed": bool(state["marked"]), "following": following}
+    place.client.finish()
+    ok = all(point["ok"] for point in state["points"])
+    return {"changed": bool(state["marked"]), "ok": ok, "points": state["points"], "marked": state["marked"]}
+
+
+def wanted_points(repository: Repository, key: str, params: Dict[str, Any]) -> List[str]:
+    """The points to verify, oldest first, each with all that it stands on."""
+    points = repository.list(PointFilter(machine_key=key))
+    known = {point.manifest.point_id: point for point in points}
+    if params["all_points"]:
+        return list(known)
+    asked = params["point_ids"] or _newest(points, key)
+    unknown = sorted(set(asked) - set(known))
+    if unknown:
+        raise InvalidInputError(f"Machine {key} has no backup {', '.join(unknown)} in this repository; list them with backup_info.")
+    manifests = {point_id: point.manifest for point_id, point in known.items()}
+    needed = set(asked)
+    for point_id in asked:
+        needed.update(chain.ancestors(manifests, point_id))
+    return [point_id for point_id in known if point_id in needed]
+
+
+def _newest(points: List[Point], key: str) -> List[str]:
+    if not points:
+        raise InvalidInputError(f"Machine {key} has no backup in this repository; there is nothing to verify.")
+    sound = [point for point in points if point.status == "ok"]
+    return [(sound or points)[-1].manifest.point_id]
+
+
+def _advance(place: JobPlace, repository: Repository, key: str, state: Dict[str, Any], phase: str) -> Optional[Dict[str, str]]:
+    """Verify point after point until one takes long; what is done so far is in ``state``."""
+    resumed = phase == "collect"
+    while state["todo"]:
+        point_id = state["todo"][0]
+        child = FollowedChild(place.job, place.client, f"verify-{len(state['points'])}", "checker")
+        outcome = _known_damage(repository, key, point_id) if not resumed else None
+        if outcome is None:
+            try:
+                outcome = _read(place, repository, key, point_id, child, phase, resumed)
+            except (PointDamagedError, VerificationFailedError) as error:
+                stop_readers(place)
+                outcome = _damaged(point_id, error.msg, disk_results({"disks": error.details.get("disks", {})}))
+        if outcome is None:
+            place.save("verification", state)
+            return child.handover()
+        resumed = False
+        if not outcome["ok"]:
+            state["marked"] += repository.mark_damaged(key, point_id, outcome["damage"])
+        state["points"].append(outcome)
+        state["todo"].pop(0)
+    return None
+
+
+def _known_damage(repository: Repository, key: str, point_id: str) -> Optional[Result]:
+    """What shows without reading data: structure, or a damaged point below."""
+    findings = repository.structure_check(key, point_id)
+    if not findings:
+        return None
+    return _damaged(point_id, "; ".join(f"{finding.disk or 'point'}: {finding.message}" for finding in findings), [])
+
+
+def _read(
+    place: JobPlace, repository: Repository, key: str, point_id: str, child: FollowedChild, phase: str, resumed: bool
+) -> Optional[Result]:
+    """Read the point's own files and blocks, compare; None while the checker runs."""
+    manifest = repository.get(key, point_id).manifest
+    if not resumed:
+        owner = repository.identity()["owner"]
+        place.hold(f"point-{owner}-{key}-{point_id}", f"point {point_id}", shared=True)
+        sizes = {disk.key: disk.size_bytes for disk in manifest.disks}
+        images = repository.open_for_read(key, point_id)
+        uris = start_readers(place, images, sizes)
+        layers = repository.hash_files(key, point_id)
+        child.start(
+            place.agent_path,
+            {
+                "disks": [
+                    {"key": disk, "uri": uri, "size_bytes": sizes[disk], "layers": layers[disk], "mode": "all"}
+                    for disk, uri in uris.items()
+                ],
+                "digests": [
+                    {"key": disk.key, "path": image_path(images[disk.key]), "algorithm": disk.hash_algorithm} for disk in manifest.disks
+                ],
+                "options": {},
+            },
+        )
+    status = follow(child, phase)
+    if status is None:
+        return None
+    stop_readers(place)
+    disks = disk_results(status)
+    recorded = {disk.key: disk.file_digest for disk in manifest.disks}
+    changed = [disk["key"] for disk in disks if disk["digest"] != recorded[disk["key"]]]
+    if changed:
+        return _damaged(point_id, f"the file of {', '.join(changed)} is not the one that was committed (digest)", disks)
+    return {"point_id": point_id, "ok": True, "damage": "", "disks": [_disk(disk) for disk in disks]}
+
+
+def _damaged(point_id: str, damage: str, disks: List[Result]) -> Result:
+    return {"point_id": point_id, "ok": False, "damage": damage, "disks": [_disk(disk) for disk in disks]}
+
+
+def _disk(disk: Result) -> Result:
+    names = ("key", "ok", "blocks_checked", "bytes_read", "mismatches", "mismatch_count", "digest", "error")
+    return {name: disk.get(name) for name in names}
