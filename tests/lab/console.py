@@ -30,16 +30,16 @@ class Console:
         """The rest of every line that starts with ``prefix``."""
         return [line[len(prefix) :].strip() for line in self.lines() if line.startswith(prefix)]
 
-    def wait(self, prefix: str, timeout_s: float, running: Callable[[], bool], after: int = 0) -> str:
-        """Wait until more than ``after`` lines start with ``prefix``; returns the rest of the newest one.
+    def wait(self, prefix: str, timeout_s: float, running: Callable[[], bool], wanted: Callable[[str], bool] = bool) -> str:
+        """Wait for a line that starts with ``prefix`` and goes on with something ``wanted``; returns that rest.
 
         LabError with the console's last lines if the guest stops running or the time is over.
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            found = self.values(prefix)
-            if len(found) > after:
-                return found[-1]
+            for value in reversed(self.values(prefix)):
+                if wanted(value):
+                    return value
             why = "the guest is off" if not running() else f"{timeout_s:.0f} s are over" if time.monotonic() > deadline else ""
             if why:
                 tail = "\n".join(self.lines()[-15:])

@@ -42,7 +42,7 @@ def one_instant(counters: Sequence[Optional[int]]) -> bool:
     numbers = [counter for counter in counters if counter is not None]
     if len(numbers) != len(counters) or not numbers:
         return False
-    return all(left >= right for left, right in zip(numbers, numbers[1:])) and numbers[-1] >= numbers[0] - 1
+    return numbers == sorted(numbers, reverse=True) and numbers[-1] >= numbers[0] - 1
 
 
 def control_record(writer: bool = True, churn: bool = True, interval_ms: int = 50) -> bytes:

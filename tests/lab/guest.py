@@ -22,7 +22,7 @@ from .console import Console
 from .counters import CONTROL_OFFSET, control_record, read_counters
 from .disks import DiskSpec, LabDisk
 from .domainxml import GuestSpec, domain_xml, serial_file
-from .host import LibvirtHost
+from .host import LibvirtHost, remove_domain
 from .image import guest_image
 from .paths import LabError
 
@@ -118,6 +118,11 @@ class Guest:
         """Wait for ``LAB READY`` on the console; returns the nonce that it names, or ``none``."""
         return self.console.wait("LAB READY ", timeout_s, lambda: self.active)
 
+    def wait_counter(self, minimum: int = 1, timeout_s: float = 60.0) -> int:
+        """Wait until it has printed a counter of at least ``minimum``; returns the newest printed one."""
+        self.console.wait("LAB COUNTER ", timeout_s, lambda: self.active, lambda value: int(value) >= minimum)
+        return int(self.console.values("LAB COUNTER ")[-1])
+
     def suspend(self) -> None:
         """Stop its processors; disks and agent channel stay as they are."""
         self.domain.suspend()
@@ -139,10 +144,7 @@ class Guest:
             if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise
         else:
-            if domain.isActive():
-                domain.destroy()
-            if domain.isPersistent():
-                domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
+            remove_domain(domain)
         shutil.rmtree(self.dir, ignore_errors=True)
 
     @property

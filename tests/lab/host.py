@@ -21,9 +21,9 @@ from typing import Dict, List, Optional
 
 import libvirt
 
+from . import namespace
 from .paths import CAPABILITIES, LabError
 from .processes import alive, command_line, kill_all, start_ticks, wait_gone
-from . import namespace
 
 #: A unix socket's path may have 107 bytes.
 _SOCKET_LIMIT = 107
@@ -50,6 +50,14 @@ host_uuid = "{host_uuid}"
 """
 
 _NETWORK = "<network><name>{name}</name><forward mode='bridge'/><bridge name='{bridge}'/></network>"
+
+
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
 
 
 def _quiet(_context: object, _error: object) -> None:
@@ -143,6 +151,13 @@ class LibvirtHost:
             except libvirt.libvirtError:
                 return
 
+    def remove_guests(self) -> None:
+        """Pull the plug of every machine on this host, forget it, and delete the guests' files."""
+        for domain in self.connection.listAllDomains():
+            remove_domain(domain)
+        for directory in self.guests_dir.iterdir():
+            shutil.rmtree(directory)
+
     # --- network ---------------------------------------------------------------------------------------------------
 
     def network(self, name: str = "labnet") -> str:
@@ -229,9 +244,7 @@ class LibvirtHost:
         argv = ["/usr/bin/python3", "-I", namespace.__file__, str(self.dir), daemon]
         argv += ["-f", "/etc/libvirt/libvirtd.conf", "-p", "/run/libvirt/libvirtd.pid"]
         with open(self.dir / "libvirtd.out", "ab") as output:
-            self._child = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
-            )
+            self._child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/")
         self.pid_file.write_text(f"{self._child.pid} {start_ticks(self._child.pid)}\n")
 
     def _await(self, timeout_s: float) -> None:
@@ -275,6 +288,15 @@ class LibvirtHost:
         elif not wait_gone(lambda: self.pid is None, timeout_s):
             self._signal(signal.SIGKILL)
             wait_gone(lambda: self.pid is None, timeout_s)
+
+
+def remove_domain(domain: libvirt.virDomain) -> None:
+    """Pull the plug of a machine and forget it with its checkpoints, snapshots and NVRAM."""
+    persistent = domain.isPersistent()
+    if domain.isActive():
+        domain.destroy()
+    if persistent:
+        domain.undefineFlags(_UNDEFINE)
 
 
 def remove_hosts(base_dir: "os.PathLike[str] | str") -> List[str]:
