@@ -24,7 +24,7 @@ lint_yaml() { yamllint --strict .; }
 lint_generated() { python scripts/generate.py --check; }
 lint_changelog() { antsibull-changelog lint; }
 # --strict: a warning fails. Offline: it must not fetch collections.
-lint_ansible() { ANSIBLE_HOME=$PWD/build/ansible-home ansible-lint --strict --offline -q; }
+lint_ansible() { ANSIBLE_HOME=$PWD/build/ansible-home ansible-lint --nocolor --strict --offline -q; }
 lint_sanity() { ./scripts/sanity.sh; }
 
 quiet_unless_failed() {
