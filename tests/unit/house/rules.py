@@ -63,6 +63,21 @@ def future_import_missing(text: str) -> List[str]:
     return []
 
 
+def newer_than_python_3_9(text: str) -> List[str]:
+    """Syntax and calls that a node's Python 3.9 does not know."""
+    try:
+        tree = ast.parse(text, feature_version=(3, 9))
+    except SyntaxError as error:
+        return [f"line {error.lineno}: {error.msg}"]
+    newer = {"dataclass": {"slots", "kw_only"}, "zip": {"strict"}}
+    return [
+        f"line {node.lineno}: {ast.unparse(node)[:80]}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and {word.arg or "" for word in node.keywords} & newer.get(ast.unparse(node.func).rsplit(".", 1)[-1], set())
+    ]
+
+
 def dangerous_calls(text: str) -> List[str]:
     found = []
     for node in ast.walk(ast.parse(text)):

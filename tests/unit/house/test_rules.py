@@ -17,6 +17,7 @@ Rule = Callable[[str], List[str]]
 
 PYTHON = ("plugins/**/*.py", "sendense_runner/**/*.py", "scripts/**/*.py", "tests/**/*.py")
 PRODUCT = ("plugins/**/*.py", "sendense_runner/**/*.py", "scripts/**/*.py")
+NODES = ("plugins/module_utils/**/*.py", "plugins/modules/*.py")
 TASKS = ("playbooks/**/*.yml", "roles/**/tasks/**/*.yml", "roles/**/handlers/**/*.yml")
 SOURCES = (*PYTHON, "**/*.sh", "**/*.go", *TASKS)
 
@@ -25,6 +26,7 @@ RULES: Dict[str, tuple[Rule, tuple[str, ...]]] = {
     "function length": (rules.long_functions, PYTHON),
     "licence header": (rules.header_missing, PRODUCT),
     "future import": (rules.future_import_missing, PRODUCT),
+    "Python 3.9": (rules.newer_than_python_3_9, NODES),
     "dangerous calls": (rules.dangerous_calls, PRODUCT),
     "shell tasks": (rules.shell_tasks, TASKS),
     "paths of one machine": (rules.machine_paths, ("**/*",)),
@@ -36,6 +38,7 @@ PLANTED: Dict[str, str] = {
     "function length": "def f():\n" + "    x = 1\n" * 61,
     "licence header": '"""A file."""\n',
     "future import": '"""A file."""\nimport os\n',
+    "Python 3.9": "@dataclass(frozen=True, slots=True)\nclass A:\n    pass\n",
     "dangerous calls": "import subprocess\nsubprocess.run(command, shell=True)\n",
     "shell tasks": "- hosts: all\n  tasks:\n    - block:\n        - ansible.builtin.shell: echo {{ name }}\n",
     "paths of one machine": "cd /" + "work/main\n",
@@ -78,6 +81,12 @@ def test_rule_finds_a_planted_violation(name: str) -> None:
 )
 def test_dangerous_calls_are_found(text: str) -> None:
     assert rules.dangerous_calls(text)
+
+
+def test_newer_syntax_is_found() -> None:
+    assert rules.newer_than_python_3_9("match x:\n    case 1:\n        pass\n")
+    assert rules.newer_than_python_3_9("for a, b in zip(x, y, strict=True):\n    pass\n")
+    assert rules.newer_than_python_3_9("for a, b in zip(x, y):\n    pass\n") == []
 
 
 def test_free_form_command_is_found_and_argv_is_not() -> None:
