@@ -15,6 +15,7 @@ from ..errors import SendenseError
 
 #: Command: module below module_utils with ``main(argv) -> int``.
 COMMANDS: Dict[str, str] = {
+    "checker": "repositories.checker",
     "keeper": "datapath.keeper",
     "mover": "datapath.mover_cli",
     "release": "agent.release",

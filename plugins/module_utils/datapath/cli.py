@@ -57,6 +57,8 @@ def run(action: Callable[[Sequence[str]], Dict[str, Any]], argv: Sequence[str]) 
     else:
         code = EXIT_CODES[document["state"]]
     sys.stdout.write(json.dumps(document) + "\n")
+    if code == EXIT_BAD_INPUT:
+        sys.stderr.write(f"{document['error']['msg']}\n")  # what a keeper passes on: there is no status file
     return code
 
 

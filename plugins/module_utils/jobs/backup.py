@@ -99,7 +99,7 @@ def _start_reread(
     sizes = {disk["key"]: disk["size_bytes"] for disk in params["snapshot"]["disks"]}
     uris = start_readers(place, images, sizes)
     disks = [
-        {"key": key, "uri": uri, "size_bytes": sizes[key], "layers": [params["files"][key]], "mode": "held"}
+        {"key": key, "uri": uri, "size_bytes": sizes[key], "hashes": [params["files"][key]], "mode": "held"}
         for key, uri in sorted(uris.items())
     ]
     digests = [{"key": key, "path": image_path(image), "algorithm": algorithm} for key, image in sorted(images.items())]

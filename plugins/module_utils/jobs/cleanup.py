@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 from ..agent.cleanup import cleanup_dead_jobs
 from ..catalog.decision import known_change_ids
 from ..errors import MachineNotFoundError
-from ..hubstate.jobs import job_alive
+from ..hubstate.jobs import job_alive, list_jobs
 from ..hubstate.statedir import StateDir
 from ..model import machine_key
 from ..platforms import registry as platforms
@@ -61,20 +61,21 @@ def clean_node(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
 def clean_machine(
     source: Source, machine_id: str, state: StateDir, owner: str, known: List[str], check_mode: bool
 ) -> List[Dict[str, Any]]:
-    """End what dead jobs of ours left at one machine; returns it. A machine that is gone has nothing left."""
-    removed: List[Dict[str, Any]] = []
+    """End what dead jobs of ours left at one machine; returns it. A machine that is gone has nothing left.
+
+    ``stale`` may know only the first 8 digits of a job: a checkpoint's name has no more.
+    """
     try:
         leftovers = source.stale(machine_id)
     except MachineNotFoundError:
-        return removed
-    for leftover in leftovers:
-        if job_alive(state, leftover["job_id"]) or not _is_unneeded(leftover, owner, known):
-            continue
-        removed.append(dict(leftover, machine_id=machine_id))
-    if check_mode:
-        return removed
-    for job_id in sorted({leftover["job_id"] for leftover in removed}):
-        source.close_snapshot(machine_id, job_id, owner, True, known)
+        return []
+    living = [job.job_id for job in list_jobs(state) if job.alive()]
+    if any(job_id.startswith(leftover["job_id"]) for leftover in leftovers for job_id in living):
+        return []  # somebody is at work here: the next run finds what is left
+    removed = [dict(leftover, machine_id=machine_id) for leftover in leftovers if _is_unneeded(leftover, owner, known)]
+    if not check_mode:
+        for job_id in sorted({leftover["job_id"] for leftover in removed}):
+            source.close_snapshot(machine_id, job_id, owner, True, known)
     return removed
 
 

@@ -115,7 +115,7 @@ def _read(
             place.agent_path,
             {
                 "disks": [
-                    {"key": disk, "uri": uri, "size_bytes": sizes[disk], "layers": layers[disk], "mode": "all"}
+                    {"key": disk, "uri": uri, "size_bytes": sizes[disk], "hashes": layers[disk], "mode": "all"}
                     for disk, uri in uris.items()
                 ],
                 "digests": [
