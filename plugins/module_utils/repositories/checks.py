@@ -166,8 +166,8 @@ def _header_fault(path: str, disk: ManifestDisk, backing: str) -> str:
         header = read_qcow2_header(path, backing)
     except ImageRejectedError as error:
         return error.msg
-    if header.virtual_size != disk.size_bytes:
-        return f"the header of {os.path.basename(path)} says {header.virtual_size} bytes instead of {disk.size_bytes}"
+    if header.size != disk.size_bytes:
+        return f"the header of {os.path.basename(path)} says {header.size} bytes instead of {disk.size_bytes}"
     return ""
 
 

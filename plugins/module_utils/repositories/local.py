@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager, suppress
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from ..catalog import chain
 from ..catalog.fields import INCREMENTAL
@@ -38,7 +38,7 @@ class LocalRepository(Repository):
     ``hub_id`` is recorded in points being written. ``clock`` gives seconds since the epoch.
     """
 
-    NAME: ClassVar[str] = "local"
+    NAME = "local"
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ import os
 import stat
 import time
 from contextlib import contextmanager, suppress
-from typing import Iterator, List, Optional, Sequence
+from typing import Iterable, Iterator, List, Optional, Sequence
 
 from ..errors import LeaseHeldError, RepositoryFullError, RepositoryIoError, SendenseError
 
@@ -98,7 +98,7 @@ def write_durable(path: str, content: bytes) -> None:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         try:
-            _write_new(temporary, content)
+            _write_new(temporary, [content])
             os.rename(temporary, path)
         except OSError:
             with suppress(OSError):
@@ -115,11 +115,8 @@ def temporary_name(path: str) -> str:
 def copy_file(source: str, path: str) -> None:
     """Copy a file of this place to a new file, durably. RepositoryIoError, RepositoryFullError."""
     with storage(f"copy {source} to", path):
-        with open(source, "rb") as stream, open(os.open(path, _NEW, 0o600), "wb") as target:
-            for piece in iter(lambda: stream.read(_COPY_BYTES), b""):
-                target.write(piece)
-            target.flush()
-            os.fsync(target.fileno())
+        with open(source, "rb") as stream:
+            _write_new(path, iter(lambda: stream.read(_COPY_BYTES), b""))
 
 
 def rename(path: str, new_path: str) -> None:
@@ -226,11 +223,16 @@ def _lock(descriptor: int, path: str, wait_s: float) -> None:
         time.sleep(_LOCK_POLL_S)
 
 
-def _write_new(path: str, content: bytes) -> None:
-    with open(os.open(path, _NEW, 0o600), "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+def _write_new(path: str, pieces: Iterable[bytes]) -> None:
+    descriptor = os.open(path, _NEW, 0o600)
+    try:
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _status(path: str) -> Optional[os.stat_result]:
