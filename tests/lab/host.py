@@ -28,6 +28,9 @@ from .processes import alive, command_line, kill_all, start_ticks, wait_gone
 #: A unix socket's path may have 107 bytes.
 _SOCKET_LIMIT = 107
 
+#: Debian's default for ``user`` and ``group`` in qemu.conf; read before our own qemu.conf is.
+_ACCOUNT = "libvirt-qemu"
+
 _QEMU_CONF = """\
 user = "root"
 group = "root"
@@ -231,9 +234,21 @@ class LibvirtHost:
         digest = hashlib.sha256(str(self.dir).encode()).hexdigest()
         host_uuid = f"{digest[:8]}-{digest[8:12]}-4{digest[13:16]}-a{digest[17:20]}-{digest[20:32]}"
         (self.dir / "etc" / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(host_uuid=host_uuid))
+        self._add_accounts()
         cache = self.dir / "cache" / "qemu" / "capabilities"
         if CAPABILITIES.is_dir() and not cache.is_dir():
             shutil.copytree(CAPABILITIES, cache)
+
+    def _add_accounts(self) -> None:
+        """libvirtd does not start without its compiled-in account, which only comes with its system service package.
+
+        Where it is missing, this host alone sees one: on the machine itself nothing changes.
+        """
+        for name, source in namespace.FILES.items():
+            text = Path(source).read_text()
+            if not any(line.startswith(f"{_ACCOUNT}:") for line in text.splitlines()):
+                entry = f"{_ACCOUNT}:x:64055:64055::/nonexistent:/bin/false" if name == "passwd" else f"{_ACCOUNT}:x:64055:"
+                (self.dir / name).write_text(f"{text.rstrip()}\n{entry}\n")
 
     def _spawn(self) -> None:
         daemon = shutil.which("libvirtd", path="/usr/sbin:/usr/local/sbin:/sbin")

@@ -29,6 +29,9 @@ MOUNTS = {
     "cache": "/var/cache/libvirt",
 }
 
+#: File of the host's directory -> what it stands in for, where it exists.
+FILES = {"passwd": "/etc/passwd", "group": "/etc/group"}
+
 
 def enter(directory: str) -> None:
     """Unshare the mounts of this process and put the host's own directories in place. OSError if the kernel refuses."""
@@ -37,8 +40,15 @@ def enter(directory: str) -> None:
     _check(libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None), "make mounts private")
     for name, target in MOUNTS.items():
         os.makedirs(target, exist_ok=True)
-        source = os.fsencode(os.path.join(directory, name))
-        _check(libc.mount(source, os.fsencode(target), None, ctypes.c_ulong(MS_BIND), None), f"bind {target}")
+        _bind(libc, os.path.join(directory, name), target)
+    for name, target in FILES.items():
+        if os.path.exists(os.path.join(directory, name)):
+            _bind(libc, os.path.join(directory, name), target)
+
+
+def _bind(libc: ctypes.CDLL, source: str, target: str) -> None:
+    done = libc.mount(os.fsencode(source), os.fsencode(target), None, ctypes.c_ulong(MS_BIND), None)
+    _check(done, f"bind {target}")
 
 
 def _check(result: int, what: str) -> None:
