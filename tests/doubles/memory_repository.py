@@ -228,7 +228,7 @@ class MemoryRepository(Repository):
         machine = self._machine(machine_key)
         concerned = [point_id, *chain.descendants(self._shelf(machine_key).manifests, point_id)]
         new = [one for one in concerned if one not in machine.damage]
-        machine.damage.update({one: f"{reason} (began in {point_id})" for one in new})
+        machine.damage.update(dict.fromkeys(new, f"{reason} (began in {point_id})"))
         return new
 
     def delete(self, machine_key: str, point_id: str) -> bool:
