@@ -16,7 +16,8 @@ BURST_SECONDS = 0.25
 class TokenBucket:
     """Admits ``rate`` bytes per second on average. Safe to share between threads.
 
-    A request larger than the bucket is admitted when the bucket is full, and puts it into debt: the average holds.
+    Tokens are reserved at once and in the order of asking, so that every disk gets its turn: whoever asks may have to
+    wait until its tokens have flowed in, and those who ask later wait longer.
     """
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,14 +28,11 @@ class TokenBucket:
         self._filled_at = clock()
         self._lock = threading.Lock()
 
-    def try_take(self, count: int) -> float:
-        """Take tokens for ``count`` bytes and return 0.0, or take none and return the seconds to wait."""
+    def reserve(self, count: int) -> float:
+        """Reserve tokens for ``count`` bytes; return the seconds until they may be used."""
         with self._lock:
             now = self._clock()
             self._tokens = min(self._capacity, self._tokens + (now - self._filled_at) * self.rate)
             self._filled_at = now
-            needed = min(float(count), self._capacity)
-            if self._tokens < needed:
-                return (needed - self._tokens) / self.rate
             self._tokens -= count
-            return 0.0
+            return max(0.0, -self._tokens / self.rate)

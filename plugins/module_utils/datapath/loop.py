@@ -12,6 +12,7 @@ import select
 import threading
 import time
 import traceback
+from contextlib import suppress
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, TypeVar
 
@@ -170,7 +171,9 @@ class DiskLoop:
             if owner is pipeline:
                 del self._of_fd[fd]
                 if self._registered.pop(fd, None) is not None:
-                    self._epoll.unregister(fd)
+                    # libnbd closes the socket of a connection that died; the kernel has then forgotten it already
+                    with suppress(OSError):
+                        self._epoll.unregister(fd)
 
 
 def defect(disk: str) -> SendenseError:

@@ -127,6 +127,7 @@ class Pipeline:
         self._handler = handler
         self._bucket = bucket
         self._next: Optional[Chunk] = next(requests, None)
+        self._admitted_at: Optional[float] = None
         self._busy = 0
         self._held: Set[Slot] = set()
         self._zeroing = 0
@@ -201,13 +202,16 @@ class Pipeline:
         if not slots.free():
             self.starved = True
             return False
-        wait = self._bucket.try_take(chunk.length) if self._bucket is not None else 0.0
-        if wait:
-            self.wake_at = time.monotonic() + wait
-            return False
+        if self._bucket is not None:
+            if self._admitted_at is None:
+                self._admitted_at = time.monotonic() + self._bucket.reserve(chunk.length)
+            if self._admitted_at > time.monotonic():
+                self.wake_at = self._admitted_at
+                return False
         slot = slots.take()
         if slot is None:
             return False
+        self._admitted_at = None
         buffer = slot.buffer(chunk.length)
         self._busy += 1
         self._held.add(slot)
