@@ -19,7 +19,7 @@ from typing import Dict, List
 
 PR_SET_CHILD_SUBREAPER = 36
 #: Seconds that orphans get to end on their own: a daemon that was asked to stop may need a moment.
-GRACE_S = 5.0
+GRACE_S = 3.0
 
 
 def children() -> Dict[int, str]:
