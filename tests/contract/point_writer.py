@@ -86,7 +86,7 @@ class Guest:
         """A job like no other; its snapshot is one minute after the last."""
         self.jobs += 1
         job_id = f"{self.jobs:08x}{hashlib.sha256(self.key.encode()).hexdigest()[:24]}"
-        return Job(self, job_id, f"2026-11-20T12:{self.jobs:02d}:00Z")
+        return Job(self, job_id, f"2026-11-20T{12 + self.jobs // 60:02d}:{self.jobs % 60:02d}:00Z")
 
     def backup(self, repository: Repository, parent_id: str = "", fulls: Optional[Set[str]] = None) -> Point:
         """One whole backup. ``fulls`` are ids of disks that are read in full although there is a parent."""

@@ -15,14 +15,15 @@ from tests.lab.guest import Guest
 from tests.lab.host import LibvirtHost
 
 
+@pytest.fixture(scope="module")
+def guest(libvirt_host: LibvirtHost) -> Iterator[Guest]:
+    guest = Guest.create(libvirt_host, HOSTILE_NAME, disks=tiny_disks()).start(paused=True)
+    yield guest
+    guest.remove()
+
+
 class TestLibvirtSource(SourceContract):
     """A guest with a hostile name, two disks that can be tracked and a raw one; the tests share it, stopping qemu is slow."""
-
-    @pytest.fixture(scope="class")
-    def guest(self, libvirt_host: LibvirtHost) -> Iterator[Guest]:
-        guest = Guest.create(libvirt_host, HOSTILE_NAME, disks=tiny_disks()).start(paused=True)
-        yield guest
-        guest.remove()
 
     @pytest.fixture
     def lab(self, guest: Guest) -> Iterator[LibvirtSourceLab]:
