@@ -184,6 +184,9 @@ def _nic(element: ElementTree.Element) -> Nic:
     nic.model = "" if model is None else model.get("type", "")
     if source is not None:
         nic.network = source.get("network") or source.get("bridge") or source.get("dev") or ""
+        if source.get("network"):
+            # A running machine on a network that forwards to a bridge is shown with the type of what it was plugged into.
+            nic.network_type = "network"
     return nic
 
 
