@@ -56,7 +56,7 @@ def changed_ranges(uri: str, context: str, flag: int) -> List[Tuple[int, int]]:
 
             handle.block_status(size - at, at, collect)
             assert reply, f"no answer about {at} of {uri}"
-            for length, flags in zip(reply[::2], reply[1::2]):
+            for length, flags in zip(reply[::2], reply[1::2], strict=True):
                 if flags & flag and at < size:
                     found.append((at, min(length, size - at)))
                 at += length

@@ -83,7 +83,7 @@ class Runner:
 
     def request(self, **changes: object) -> SnapshotRequest:
         known = [disk.change_id for disk in self.previous or []]
-        values: Dict[str, object] = dict(machine_id=self.lab.machine_id, job_id=uuid.uuid4().hex, owner=self.owner)
+        values: Dict[str, object] = {"machine_id": self.lab.machine_id, "job_id": uuid.uuid4().hex, "owner": self.owner}
         values.update(previous=self.previous, known_change_ids=known, consistency=CRASH, work_dir=str(self.lab.work_dir))
         return SnapshotRequest(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -376,7 +376,7 @@ class SourceContract:
         del dead
         for entry in source.stale(lab.machine_id):
             known = [disk.change_id for disk in runner.previous or []]
-            if not any(entry["name"] in change_id for change_id in known):
+            if entry["kind"] == "job" or not any(entry["name"] in change_id for change_id in known):
                 source.close_snapshot(lab.machine_id, entry["job_id"], OWNER, True, known)
         assert [entry["kind"] for entry in source.stale(lab.machine_id)] == ["checkpoint"]
         assert levels(runner.backup(source)) == [INCREMENTAL, INCREMENTAL]
@@ -419,10 +419,10 @@ class SourceContract:
     def _clean_up(source: Source, runner: Runner) -> None:
         known = [disk.change_id for disk in runner.previous or [] if disk.change_id]
         for entry in source.stale(runner.lab.machine_id):
-            if not any(entry["name"] in change_id for change_id in known):
+            if entry["kind"] == "job" or not any(entry["name"] in change_id for change_id in known):
                 source.close_snapshot(runner.lab.machine_id, entry["job_id"], runner.owner, True, known)
         left = source.stale(runner.lab.machine_id)
-        assert all(any(entry["name"] in change_id for change_id in known) for entry in left)
+        assert all(entry["kind"] == "checkpoint" and any(entry["name"] in change_id for change_id in known) for entry in left)
 
     def test_errors_have_the_shape_that_plays_need(self, source: Source) -> None:
         with pytest.raises(SendenseError) as failed:
