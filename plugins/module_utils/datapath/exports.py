@@ -178,7 +178,8 @@ def _open_when_ready(target: NbdTarget, timeout_s: float, ready_s: float) -> Nbd
             return NbdConnection.open(target, role=EXPORT, timeout_s=timeout_s)
         except ExportFailedError as error:
             reason = str(error.details.get("reason"))
-            absent = any(os.strerror(code) in reason for code in (errno.ECONNREFUSED, errno.ENOENT))
+            # "No such file" is also what a server says of an unknown export name; that one does not get better.
+            absent = any(f"connect: {os.strerror(code)}" in reason for code in (errno.ECONNREFUSED, errno.ENOENT))
             if not absent or time.monotonic() >= deadline:
                 raise
         time.sleep(pause)

@@ -296,12 +296,16 @@ def main(argv: List[str]) -> int:
         os.fstat(options.lock_fd)  # OSError for a number that is no open file, before anything is done
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(job.socket_path)
+    os.chmod(job.socket_path, 0o600)
     listener.listen(64)
     if not options.foreground and os.fork() > 0:
         os._exit(0)
     job.lock = _lock(job, options.lock_fd)
     job.update_meta(pid=os.getpid(), starttime=start_time(os.getpid()))
-    return Keeper(listener, JobKeeper(job, pool), Heart(job.heartbeat_path, options.heartbeat_timeout)).run()
+    code = Keeper(listener, JobKeeper(job, pool), Heart(job.heartbeat_path, options.heartbeat_timeout)).run()
+    # Before the callers' connections are closed by the exit: who was told of the end finds a dead job.
+    job.lock.release()
+    return code
 
 
 def _lock(job: JobDir, descriptor: Optional[int]) -> FileLease:

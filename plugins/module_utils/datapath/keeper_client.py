@@ -54,7 +54,7 @@ class KeeperClient:
         kind: str = "export",
         record: Optional[Dict[str, Any]] = None,
     ) -> int:
-        """Start a child (kind export, mover, verifier); its pid. An export is started when it listens. ExportFailedError."""
+        """Start a child (kind export, mover, verifier); its pid. An export is started when it greets clients. ExportFailedError."""
         return int(self._call("start", name=name, argv=argv, env=env or {}, kind=kind, record=record)["pid"])
 
     def child(self, name: str) -> Dict[str, Any]:

@@ -23,12 +23,12 @@ from ..hubstate.ports import PortLease, PortOwner, PortPool
 from ..hubstate.undo import UndoReport, run_undos
 from .children import EXPORT, KINDS, Child, Children
 from .export_records import RUNNING
-from .listeners import listens
+from .listeners import greets, listens
 
 Answer = Dict[str, Any]
 Waiting = Generator[float, None, Answer]
 
-#: Seconds that an export server may need until it listens.
+#: Seconds that an export server may need to open its image and to listen.
 START_SECONDS = 15.0
 
 _CHILD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -154,7 +154,7 @@ class JobKeeper:
                 f"Cannot start {argv[0]} for {name}: {error.strerror}. Install it at this place.", details={"program": argv[0]}
             ) from error
         if record is not None:
-            yield from self._listening(child, record)
+            yield from self._serving(child, record)
         return {"pid": child.process.pid}
 
     def _record(self, request: Dict[str, Any]) -> Optional[Dict[str, Any]]:
@@ -169,22 +169,28 @@ class JobKeeper:
             raise InvalidInputError("The record of an export needs its port or its socket.")
         return record
 
-    def _listening(self, child: Child, record: Dict[str, Any]) -> Generator[float, None, None]:
+    def _serving(self, child: Child, record: Dict[str, Any]) -> Generator[float, None, None]:
+        """Wait until the server greets; ExportFailedError with its last words if it ends or takes too long."""
         deadline = time.monotonic() + START_SECONDS
-        while not listens(child.process.pid, record["port"], record["socket"]):
-            ended = child.process.poll() is not None
-            if not ended and time.monotonic() < deadline:
-                yield 0.01
-                continue
-            why = f"ended with exit code {child.returncode}" if ended else f"did not listen within {START_SECONDS:g} s"
-            tail = read_tail(child.stderr_path)
-            yield from self.children.stop([child.name])
-            raise ExportFailedError(
-                f"The export server {child.name} ({record['export']}) {why}: {tail or 'it said nothing'}. "
-                "Look at its image and at the storage below it, then run the job again.",
-                details={"name": child.name, "returncode": child.returncode, "stderr": tail},
-            )
-        self.children.mark(child, RUNNING)
+        steps = _until_it_serves(child.process.pid, record)
+        served = False
+        while not served and child.process.poll() is None and time.monotonic() < deadline:
+            try:
+                yield next(steps)
+            except StopIteration:
+                served = True
+        steps.close()
+        if served and child.process.poll() is None:
+            self.children.mark(child, RUNNING)
+            return
+        why = f"did not serve within {START_SECONDS:g} s" if child.returncode is None else f"ended with exit code {child.returncode}"
+        tail = read_tail(child.stderr_path)
+        yield from self.children.stop([child.name])
+        raise ExportFailedError(
+            f"The export server {child.name} ({record['export']}) {why}: {tail or 'it said nothing'}. "
+            "Look at its image and at the storage below it, then run the job again.",
+            details={"name": child.name, "returncode": child.returncode, "stderr": tail},
+        )
 
     def _child(self, request: Dict[str, Any]) -> Answer:
         child = self.children.get(_text(request, "name", _CHILD_NAME))
@@ -206,6 +212,13 @@ class JobKeeper:
         name = _text(request, "name", _CHILD_NAME)
         self.job.save_undos([undo for undo in self.job.undos() if undo["name"] != name])
         return {}
+
+
+def _until_it_serves(pid: int, record: Dict[str, Any]) -> Generator[float, None, None]:
+    while True:
+        if listens(pid, record["port"], record["socket"]) and (yield from greets(record["port"], record["socket"])):
+            return
+        yield 0.01
 
 
 def _brief(child: Optional[Child]) -> Dict[str, Any]:
