@@ -48,7 +48,6 @@ policy_saved=/usr/sbin/policy-rc.d.before-sendense
 policy_none=/usr/sbin/policy-rc.d.none-before-sendense
 
 forbid_services() {
-  allow_services # what a killed run may have left
   trap allow_services EXIT
   if [ -e "$policy" ]; then
     as_root mv "$policy" "$policy_saved"
@@ -175,6 +174,7 @@ stamp=build/bootstrap-$(basename "$requirements" .txt).stamp
 exec 9>build/bootstrap.lock
 if command -v flock >/dev/null; then flock 9; fi
 
+[ "$family" != apt ] || allow_services # a killed run may have left them forbidden
 if complete; then
   say "nothing is missing"
   exit 0
