@@ -136,9 +136,25 @@ options:
     type: str
     default: ''
   port_wait:
-    description: Seconds to wait for free ports.
+    description:
+      - Seconds to wait for free ports, then the task fails with C(PORTS_EXHAUSTED), which may be tried again.
+      - The action plugin waits in short turns, and keeps the job alive at the places of O(heartbeats) meanwhile.
     type: int
     default: 300
+  heartbeats:
+    description: Heartbeat files of the same job at other places, which the action plugin keeps fresh while it waits for ports.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host:
+        description: Inventory name of the place.
+        type: str
+        required: true
+      path:
+        description: The file, as C(job.heartbeat) of an earlier task named it.
+        type: path
+        required: true
 """
 
 EXAMPLES = r"""
@@ -208,7 +224,7 @@ paths:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import place_spec, repository_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import following_spec, place_spec, repository_spec
 from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import exports
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
@@ -243,6 +259,7 @@ def argument_spec() -> Dict[str, Any]:
         only={"type": "list", "elements": "str", "default": []},
         node={"type": "str", "default": ""},
         port_wait={"type": "int", "default": 300},
+        heartbeats=following_spec()["heartbeats"],
     )
 
 

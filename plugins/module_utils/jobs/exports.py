@@ -17,6 +17,7 @@ from ..errors import InvalidInputError, JobNotFoundError, MachineExistsError, Po
 from ..hubstate.statedir import StateDir
 from ..repositories import registry
 from ..repositories._base import NewDisk, NewPoint, Point, PointFilter, Repository
+from ..steps import reached
 from .place import HUB, WRITER, JobPlace, attach, begin, discard, new_job_id, stop_writers, unique_keys
 
 Images = Dict[str, Dict[str, Any]]
@@ -30,8 +31,11 @@ def start_for_backup(params: Dict[str, Any]) -> Dict[str, Any]:
     disks = [_new_disk(disk) for disk in params["disks"]]
     unique_keys(params["disks"])
     key = opened["machine_key"]
+    # First the ports: whoever waits for them has made nothing yet, and may ask again.
+    ports = lease(place, [disk.key for disk in disks], params)
     order = {"kind": "point", "repository": opened["repository"], "machine_key": key, "job_id": params["job_id"]}
     place.undo_by_release("point", order)
+    reached("export:undo-registered")
     try:
         point = repository.create(
             NewPoint(
@@ -45,7 +49,7 @@ def start_for_backup(params: Dict[str, Any]) -> Dict[str, Any]:
             )
         )
         place.save("point", asdict(point))
-        exports = serve(place, point.images, {disk.key: disk.size_bytes for disk in disks}, params, writable=True)
+        exports = serve(place, point.images, {disk.key: disk.size_bytes for disk in disks}, ports, writable=True)
     except SendenseError:
         discard(place)
         raise
@@ -82,7 +86,8 @@ def start_for_restore(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any
             has = ", ".join(sorted(images))
             raise InvalidInputError(f"Point {point.manifest.point_id} has no disk {', '.join(unknown)}; it has {has}.")
         sizes = {disk.key: disk.size_bytes for disk in point.manifest.disks}
-        exports = serve(place, {key: images[key] for key in wanted}, sizes, params, writable=False)
+        ports = lease(place, wanted, params)
+        exports = serve(place, {key: images[key] for key in wanted}, sizes, ports, writable=False)
     except SendenseError:
         discard(place)
         raise
@@ -113,13 +118,14 @@ def start_for_files(params: Dict[str, Any]) -> Dict[str, Any]:
     sizes = {disk["key"]: disk["size_bytes"] for disk in params["manifest"]["disks"]}
     keys = params["only"] or sorted(sizes)
     paths = {key: os.path.join(params["directory"], f"{key}.{params['format']}") for key in keys}
+    ports = lease(place, keys, params)
     try:
         for path in paths.values():
             if os.path.lexists(path):
                 raise MachineExistsError(f"File {path} exists and is not overwritten. Choose an empty directory or remove the file.")
         place.undo_by_release("files", {"kind": "files", "paths": sorted(paths.values())})
         images: Images = {key: _new_file(path, sizes[key], params["format"]) for key, path in paths.items()}
-        exports = serve(place, images, sizes, params, writable=True)
+        exports = serve(place, images, sizes, ports, writable=True)
     except SendenseError:
         discard(place)
         raise
@@ -135,21 +141,38 @@ def _new_file(path: str, size_bytes: int, image_format: str) -> Dict[str, Any]:
     return qcow2_node(path)
 
 
-def serve(place: JobPlace, images: Images, sizes: Dict[str, int], params: Dict[str, Any], writable: bool) -> List[Dict[str, Any]]:
-    """Lease one port per image, all or nothing, start one server each, and check every export."""
-    machine = str(place.job.meta().get("machine_key") or "files")
-    names = {key: f"{machine}-{key}" for key in sorted(images)}
-    wanted = [{"machine": machine, "node": params["node"], "export": name} for name in names.values()]
-    ports = place.client.lease_ports(wanted, params["port_wait"])
+def lease(place: JobPlace, keys: List[str], params: Dict[str, Any]) -> Dict[str, int]:
+    """One port per disk, all or nothing. PortsExhaustedError (retryable) leaves the job as it was."""
+    names = _export_names(place, keys)
+    wanted = [{"machine": _machine(place), "node": params["node"], "export": name} for name in names.values()]
+    return dict(zip(names, place.client.lease_ports(wanted, params["port_wait"])))
+
+
+def _machine(place: JobPlace) -> str:
+    return str(place.job.meta().get("machine_key") or "files")
+
+
+def _export_names(place: JobPlace, keys: List[str]) -> Dict[str, str]:
+    return {key: f"{_machine(place)}-{key}" for key in sorted(keys)}
+
+
+def serve(
+    place: JobPlace, images: Images, sizes: Dict[str, int], ports: Dict[str, int], writable: bool
+) -> List[Dict[str, Any]]:
+    """Start one server per image on its leased port, and check every export."""
+    machine = _machine(place)
     exports: List[Dict[str, Any]] = []
-    for (key, name), port in zip(names.items(), ports):
+    for key, name in _export_names(place, list(images)).items():
+        port = ports[key]
         argv, env = export_argv(images[key], export=name, port=port, writable=writable)
         record = {"port": port, "machine": machine, "export": name}
         place.client.start(f"{WRITER}{key}" if writable else f"read-{key}", argv, env=env, kind="export", record=record)
         target = NbdTarget(key=key, transport="tcp", host="127.0.0.1", port=port, socket="", export=name)
+        reached(f"export:{key}-started")
         exports.append({"key": key, "port": port, "export": name, "uri": target.uri(), "size_bytes": sizes[key]})
     for export in exports:
         check_export(export["uri"], export["size_bytes"])
+    reached("export:checked")
     return exports
 
 

@@ -42,7 +42,7 @@ class Quiescer:
         self._allow_downgrade = allow_downgrade
         self._timeout_s = timeout_s
         self._asked = False
-        self._frozen = False
+        self._frozen = 0
         self.reached, self.reason = expected_consistency(machine, wanted)
         if self.reason in ("paused", "agent_not_connected") and not allow_downgrade:
             raise self._failure(self.reason)
@@ -54,8 +54,7 @@ class Quiescer:
         self._asked = True
         try:
             self._domain.agentSetResponseTimeout(self._timeout_s, 0)
-            self._domain.fsFreeze()
-            self._frozen = True
+            self._frozen = int(self._domain.fsFreeze())
         except libvirt.libvirtError as exc:
             self.reached, self.reason = CRASH, f"agent_error: {exc}"
             if not self._allow_downgrade:
@@ -69,8 +68,11 @@ class Quiescer:
         last = ""
         for _attempt in range(_THAW_ATTEMPTS if self._frozen else 1):
             try:
-                self._domain.fsThaw()
-                self._asked = self._frozen = False
+                thawed = int(self._domain.fsThaw())
+                if thawed < self._frozen:
+                    # Somebody, or the guest's own time limit, thawed before the snapshot: it may hold half-written files.
+                    self.reached, self.reason = CRASH, "thawed_early"
+                self._asked, self._frozen = False, 0
                 return
             except libvirt.libvirtError as exc:
                 last = str(exc)
