@@ -118,8 +118,7 @@ class MemoryHypervisor:
         """Stop serving a job."""
         job = machine.jobs.pop(job_id)
         for server in job.servers:
-            server.terminate()
-            server.wait(10)
+            _stop(server)
         for path in job.files:
             path.unlink(missing_ok=True)
 
@@ -145,6 +144,16 @@ def unkind_hypervisor(directory: Path) -> MemoryHypervisor:
         ]
         hypervisor.add(MemoryMachine(machine_id, name, disks, tags=["{% raw %}", "web"]))
     return hypervisor
+
+
+def _stop(server: "subprocess.Popen[bytes]") -> None:
+    """qemu-nbd loses a TERM that comes between its first listening and its main loop."""
+    server.terminate()
+    try:
+        server.wait(5)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def _run(*arguments: str) -> None:
