@@ -124,9 +124,15 @@ def side_files(shelf: Shelf, point_id: str) -> List[Finding]:
 
 
 def composed(paths: List[str]) -> BlockMap:
-    """The block map of a disk from its hash files, the full's first. PointDamagedError."""
+    """The block map of a disk from its hash files, the full's first. PointDamagedError, RepositoryIoError."""
     with ExitStack() as stack:
-        return compose([stack.enter_context(BlockHashFile(path)) for path in paths])
+        return compose([stack.enter_context(open_hashes(path)) for path in paths])
+
+
+def open_hashes(path: str) -> BlockHashFile:
+    """A block hash file, validated. PointDamagedError, RepositoryIoError."""
+    with files.storage_below("read", path):
+        return BlockHashFile(path)
 
 
 def require_sound(found: List[Finding], what: str) -> None:
@@ -161,9 +167,9 @@ def _size_fault(path: str, expected: int) -> Optional[Tuple[str, str]]:
 
 
 def _header_fault(path: str, disk: ManifestDisk, backing: str) -> str:
-    files.read_file(path, 0)  # storage that fails is no damage: it raises here
     try:
-        header = read_qcow2_header(path, backing)
+        with files.storage_below("read", path):
+            header = read_qcow2_header(path, backing)
     except ImageRejectedError as error:
         return error.msg
     if header.size != disk.size_bytes:
@@ -178,7 +184,7 @@ def _hashes_findings(path: str, point_id: str, disk: ManifestDisk) -> List[Findi
     if sha256_of(path) != disk.hashes_sha256:
         return [Finding(point_id, disk.key, "hashes", f"{os.path.basename(path)} does not match its digest")]
     try:
-        with BlockHashFile(path) as hashes:
+        with open_hashes(path) as hashes:
             header = hashes.header
     except PointDamagedError as error:
         return [Finding(point_id, disk.key, "hashes", error.msg)]

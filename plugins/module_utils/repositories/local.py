@@ -92,7 +92,7 @@ class LocalRepository(Repository):
         for key in [wanted.machine_key] if wanted.machine_key else self._paths.machine_keys():
             found += [
                 point
-                for point in scan(self._paths, key)
+                for point in scan(self._paths, key, lenient=True)
                 if wanted.status in ("", point.status)
                 and wanted.level in ("", point.manifest.level)
                 and since <= point.manifest.created_at

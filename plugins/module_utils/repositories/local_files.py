@@ -22,6 +22,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_BYTES = 1 << 20
+#: What opening says if there is no plain file of this name.
+_NO_PLAIN_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 #: Seconds to wait for another process that changes the same machine's directory; it holds the lock for a few fsyncs.
 LOCK_WAIT_S = 60.0
 _LOCK_POLL_S = 0.02
@@ -42,13 +44,26 @@ def storage(action: str, path: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def storage_below(action: str, path: str) -> Iterator[None]:
+    """As :func:`storage` for code that calls every failed read a damaged file: storage that fails is no damage."""
+    try:
+        yield
+    except SendenseError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno in _NO_PLAIN_FILE:
+            raise
+        with storage(action, path):
+            raise cause from None
+
+
 def read_file(path: str, limit: int) -> Optional[bytes]:
     """At most ``limit`` + 1 bytes of a plain file; None if there is no plain file of this name. RepositoryIoError."""
     with storage("read", path):
         try:
             descriptor = os.open(path, _READ)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            if error.errno in _NO_PLAIN_FILE:
                 return None
             raise
         with open(descriptor, "rb") as stream:

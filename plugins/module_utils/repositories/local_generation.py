@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import List, Optional
 
-from ..errors import FencedError, SendenseError
+from ..errors import FencedError, PointDamagedError, SchemaUnknownError
 from ..steps import reached
 from . import local_files as files
 from .local_paths import PARTIAL, Paths
@@ -54,7 +54,7 @@ def _highest_used(paths: Paths, key: str) -> int:
     for point_id in paths.point_ids(key):
         try:
             found.append(read_manifest(paths, key, point_id).generation)
-        except SendenseError:
+        except (PointDamagedError, SchemaUnknownError):
             continue
     for point_id in paths.point_ids(key, PARTIAL):
         value = partial_job(paths, key, point_id).get("generation")

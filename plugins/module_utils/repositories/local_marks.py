@@ -20,12 +20,15 @@ IMMUTABLE = "immutable"
 _LIMIT = 64 << 10
 
 
-def read_all(paths: Paths, key: str, kind: str) -> Dict[str, Dict[str, Any]]:
-    """The marks of one kind by point id; an unreadable one is an empty mapping. RepositoryIoError if none can be listed."""
+def read_all(paths: Paths, key: str, kind: str, lenient: bool = False) -> Dict[str, Dict[str, Any]]:
+    """The marks of one kind by point id; one that is not what was written is an empty mapping.
+
+    RepositoryIoError if the storage fails; ``lenient`` takes that as an empty mapping, too, where only one mark fails.
+    """
     found = {}
     for name in files.names(paths.marks(key, kind)):
         if name.endswith(".json") and not name.startswith("."):
-            found[name[: -len(".json")]] = _read(f"{paths.marks(key, kind)}/{name}")
+            found[name[: -len(".json")]] = _read(f"{paths.marks(key, kind)}/{name}", lenient)
     return found
 
 
@@ -40,10 +43,14 @@ def remove(paths: Paths, key: str, kind: str, point_id: str) -> bool:
     return files.remove_file(paths.mark(key, kind, point_id))
 
 
-def _read(path: str) -> Dict[str, Any]:
+def _read(path: str, lenient: bool) -> Dict[str, Any]:
     try:
         content = files.read_file(path, _LIMIT)
         data = json.loads((content or b"").decode("ascii"))
-    except (ValueError, RecursionError, RepositoryIoError):
+    except (ValueError, RecursionError):
+        return {}
+    except RepositoryIoError:
+        if not lenient:
+            raise
         return {}
     return data if isinstance(data, dict) else {}

@@ -68,7 +68,7 @@ def make_images(directory: str, new: NewPoint, shelf: Shelf, parent_id: str) -> 
     for disk in new.disks:
         path = os.path.join(directory, f"{disk.key}.qcow2")
         backing = _backing(disk, shelf, parent_id)
-        with files.storage("create the image", path):
+        with files.storage_below("create the image", path):
             create_qcow2(path, disk.size_bytes, backing)
         images[disk.key] = _node(path, disk.disk_id if backing is not None else "", shelf, parent_id)
     files.sync_directory(directory)
@@ -76,7 +76,7 @@ def make_images(directory: str, new: NewPoint, shelf: Shelf, parent_id: str) -> 
 
 
 def open_point(paths: Paths, key: str, point_id: str) -> OpenPoint:
-    """What its directory tells of a partial point; never raises for an unreadable job.json."""
+    """What its directory tells of a partial point. RepositoryIoError, but never for a damaged job.json."""
     job = partial_job(paths, key, point_id)
     text = {name: job[name] if isinstance(job.get(name), str) else "" for name in ("job_id", "parent_id", "hub_id")}
     generation = job.get("generation")

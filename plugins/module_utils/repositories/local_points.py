@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Points of a local repository as its directories tell them: committed ones, and those being written or left behind.
 
-Reading never raises for one bad point and never hides it: what cannot be read is listed as damaged, with why.
+No bad point stops the reading of the others, and none is hidden: it is listed as damaged, with why.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional
 from ..catalog import chain
 from ..catalog.fields import POINT_ID
 from ..catalog.manifest import MAXIMUM_BYTES, Manifest, unreadable_manifest
-from ..errors import PointDamagedError, RepositoryIoError, SendenseError
+from ..errors import PointDamagedError, RepositoryIoError, SchemaUnknownError
 from . import local_files as files
 from . import local_immutability as immutability
 from . import local_marks as marks
@@ -43,19 +43,27 @@ def read_manifest(paths: Paths, key: str, point_id: str) -> Manifest:
     return manifest
 
 
-def scan(paths: Paths, key: str) -> List[Point]:
-    """All committed points of one machine, oldest first, with their state. RepositoryIoError if none can be listed."""
+def scan(paths: Paths, key: str, lenient: bool = False) -> List[Point]:
+    """All committed points of one machine, oldest first, with their state.
+
+    ``lenient``: a manifest or mark that the storage cannot deliver makes its point damaged in the answer instead of
+    raising RepositoryIoError. A damaged manifest or mark never raises.
+    """
     manifests: Dict[str, Manifest] = {}
     damage: Dict[str, str] = {}
     ids = paths.point_ids(key)
     for point_id in ids:
         try:
             manifests[point_id] = read_manifest(paths, key, point_id)
-        except SendenseError as error:
+        except (PointDamagedError, SchemaUnknownError) as error:
             damage[point_id] = error.msg
-    for point_id, mark in marks.read_all(paths, key, marks.DAMAGE).items():
+        except RepositoryIoError as error:
+            if not lenient:
+                raise
+            damage[point_id] = error.msg
+    for point_id, mark in marks.read_all(paths, key, marks.DAMAGE, lenient).items():
         damage.setdefault(point_id, _damage_text(mark))
-    kept = marks.read_all(paths, key, marks.IMMUTABLE)
+    kept = marks.read_all(paths, key, marks.IMMUTABLE, lenient)
     found = [
         _point(manifests, damage, manifests.get(point_id) or unreadable_manifest(key, point_id), kept.get(point_id)) for point_id in ids
     ]
@@ -63,11 +71,11 @@ def scan(paths: Paths, key: str) -> List[Point]:
 
 
 def partial_job(paths: Paths, key: str, point_id: str) -> Dict[str, Any]:
-    """The job.json of a partial point; empty if it cannot be read."""
+    """The job.json of a partial point; empty if it is not what was written. RepositoryIoError."""
+    content = files.read_file(os.path.join(paths.partial(key, point_id), JOB), _JOB_LIMIT)
     try:
-        content = files.read_file(os.path.join(paths.partial(key, point_id), JOB), _JOB_LIMIT)
         data = json.loads((content or b"").decode("ascii"))
-    except (ValueError, RecursionError, RepositoryIoError):
+    except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 
@@ -92,7 +100,7 @@ def dependants(paths: Paths, key: str, point_id: str) -> List[str]:
             continue
         try:
             depends = read_manifest(paths, key, other).parent_id == point_id
-        except SendenseError:
+        except (PointDamagedError, SchemaUnknownError):
             depends = other > point_id
         if depends:
             found.append(other)

@@ -18,13 +18,13 @@ from typing import Any, Dict, List, Optional
 from ..catalog.fields import FULL, INCREMENTAL
 from ..catalog.manifest import SCHEMA_VERSION, Manifest, ManifestDisk
 from ..catalog.times import utc_from_seconds, utc_text
-from ..datapath.blockhashes import BlockHashFile, HashHeader
+from ..datapath.blockhashes import HashHeader
 from ..errors import InvalidInputError, PointDamagedError, VerificationFailedError
 from ..model import Machine
 from ..steps import reached
 from . import local_files as files
 from ._base import OpenPoint, Repository
-from .checks import composed
+from .checks import composed, open_hashes
 from .digests import file_digest, sha256_of
 
 NATIVE_FILE = "machine.native"
@@ -159,7 +159,7 @@ def _adopt(source: str, path: str) -> None:
 
 def _hash_header(path: str, point: OpenPoint, disk: Dict[str, Any]) -> HashHeader:
     try:
-        with BlockHashFile(path) as hashes:
+        with open_hashes(path) as hashes:
             header = hashes.header
     except PointDamagedError as error:
         raise _unfit(point, disk["key"], error.msg) from error
