@@ -21,6 +21,7 @@ from ..hubstate.ports import PortPool
 from ..hubstate.processes import is_alive, kill_group
 from ..hubstate.statedir import StateDir
 from ..hubstate.undo import UndoReport, run_undos
+from ..steps import reached
 
 #: Seconds in which a killed orphan must be gone.
 KILL_SECONDS = 5.0
@@ -53,7 +54,9 @@ def _clean(job: JobDir, python: str) -> Dict[str, Any]:
     try:
         entry["killed"] = _kill_orphans(job)
         entry["exports"] = [record["export"] for record in remove_records_of(job)]
+        reached("cleanup:claimed")
         report = _undo(job, python)
+        reached("cleanup:undone")
         entry.update(undone=report.undone, failed=report.failed, removed=not report.failed)
         if entry["removed"]:
             job.remove()

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, List, Optional
 
-from ..errors import JobNotFoundError
+from ..errors import InvalidInputError, JobNotFoundError
 from ..hubstate.jobs import ROLES, JobDir
+from ..hubstate.locks import holder
 from ..hubstate.processes import is_alive
 from ..hubstate.statedir import StateDir
+from .children import EXPORT
 from .export_records import DEAD, RUNNING, STARTING, read_records
 from .keeper_client import KeeperClient
 
@@ -48,34 +51,34 @@ class ExportTable:
         return dict(metrics, total=len(records), jobs=len({(record.get("job"), record.get("role")) for record in records}))
 
     def stop_port(self, port: int) -> bool:
-        """Stop the server on this port (TERM, KILL after 5 s) and give the port back; False if nothing was there."""
-        record = self.status(port)
-        client = self._client(record) if record else None
-        return client.release_port(port) if client else False
+        """Stop the server on this port (TERM, KILL after 5 s) and give the port back; False if no living job holds it."""
+        lease = holder(os.path.join(self.state.ports, f"{int(port)}.lease")) or {}
+        return any(client.release_port(port) for client in self._clients(str(lease.get("job"))))
 
     def stop_job(self, job_id: str) -> List[str]:
-        """Stop all servers of a job, in any role, and give back their ports; returns the names of those stopped."""
-        stopped = []
-        for record in self.list():
-            client = self._client(record) if record.get("job") == job_id else None
-            if client is None:
-                continue
-            if record.get("port") is not None:
-                client.release_port(record["port"])
-            else:
-                client.stop(record["name"])
-            stopped.append(record["name"])
-        return stopped
+        """Stop all servers of a job, in any role, and give back all its ports; returns the names of those stopped."""
+        stopped: List[str] = []
+        for client in self._clients(job_id):
+            answer = client.ping()
+            names = [name for name, child in answer["children"].items() if child.get("kind") == EXPORT]
+            for port in answer["ports"]:
+                client.release_port(port)
+            for name in names:
+                client.stop(name)  # repetition for those on ports, which is no error
+            stopped += names
+        return sorted(stopped)
 
     def _state(self, record: Dict[str, Any]) -> str:
         return str(record.get("state")) if is_alive(record.get("pid"), record.get("starttime")) else DEAD
 
-    def _client(self, record: Dict[str, Any]) -> Optional[KeeperClient]:
-        """The living keeper of a record; the servers of a dead one died with it."""
-        if record.get("role") not in ROLES:
-            return None
-        try:
-            job = JobDir.open(self.state, str(record.get("job")), record["role"])
-        except JobNotFoundError:
-            return None
-        return KeeperClient(job.socket_path) if job.alive() else None
+    def _clients(self, job_id: str) -> List[KeeperClient]:
+        """The living keepers of a job; the servers of dead ones died with them."""
+        found = []
+        for role in ROLES:
+            try:
+                job = JobDir.open(self.state, job_id, role)
+            except (JobNotFoundError, InvalidInputError):
+                continue
+            if job.alive():
+                found.append(KeeperClient(job.socket_path))
+        return found

@@ -27,6 +27,7 @@ from ..hubstate.locks import FileLease
 from ..hubstate.ports import FIRST_PORT, LAST_PORT, PortPool
 from ..hubstate.processes import start_time
 from ..hubstate.statedir import StateDir
+from ..steps import reached
 from .keeper_ops import JobKeeper
 
 HEARTBEAT_SECONDS = 30.0
@@ -302,6 +303,7 @@ def main(argv: List[str]) -> int:
         os._exit(0)
     job.lock = _lock(job, options.lock_fd)
     job.update_meta(pid=os.getpid(), starttime=start_time(os.getpid()))
+    reached("keeper:alive")
     code = Keeper(listener, JobKeeper(job, pool), Heart(job.heartbeat_path, options.heartbeat_timeout)).run()
     # Before the callers' connections are closed by the exit: who was told of the end finds a dead job.
     job.lock.release()

@@ -21,6 +21,7 @@ from ..hubstate.jobs import JobDir
 from ..hubstate.locks import FileLease
 from ..hubstate.ports import PortLease, PortOwner, PortPool
 from ..hubstate.undo import UndoReport, run_undos
+from ..steps import reached
 from .children import EXPORT, KINDS, Child, Children
 from .export_records import RUNNING
 from .listeners import greets, listens
@@ -73,12 +74,15 @@ class JobKeeper:
         if undo:
             self.children.kill_workers()
         codes = yield from self.children.stop(self.children.names())
+        reached("keeper:children-stopped")
         report = UndoReport()
         if undo:
             report = yield from run_undos(self.job)
         else:
             self.job.save_undos([])
+        reached("keeper:undone")
         self._release_all()
+        reached("keeper:released")
         if not report.failed:
             self.job.remove()
         return {"returncodes": codes, "undone": report.undone, "failed": report.failed}
@@ -111,6 +115,7 @@ class JobKeeper:
             raise InvalidInputError(f"Lease {name} is held by this job in the other mode; it cannot be changed.")
         owner = dict(_mapping(request, "owner"), job=self.job.job_id, role=self.job.role)
         self._leases[name] = FileLease.acquire(os.path.join(self.job.state.leases, f"{name}.lease"), owner, shared=shared)
+        reached("keeper:lease-held")
         return {}
 
     def _lease_ports(self, request: Dict[str, Any]) -> Waiting:
@@ -123,6 +128,7 @@ class JobKeeper:
             leases = self._pool.try_allocate(owners)
             if leases is not None:
                 self._ports.update({lease.port: lease for lease in leases})
+                reached("keeper:ports-leased")
                 return {"ports": [lease.port for lease in leases]}
             if time.monotonic() >= deadline:
                 raise self._pool.exhausted(len(owners), wait_s)
@@ -153,6 +159,7 @@ class JobKeeper:
             raise DependencyMissingError(
                 f"Cannot start {argv[0]} for {name}: {error.strerror}. Install it at this place.", details={"program": argv[0]}
             ) from error
+        reached(f"keeper:{kind}-started")
         if record is not None:
             yield from self._serving(child, record)
         return {"pid": child.process.pid}
@@ -206,6 +213,7 @@ class JobKeeper:
     def _undo_add(self, request: Dict[str, Any]) -> Answer:
         name, argv = _text(request, "name", _CHILD_NAME), _argv(request)
         self.job.save_undos([undo for undo in self.job.undos() if undo["name"] != name] + [{"name": name, "argv": argv}])
+        reached("keeper:undo-saved")
         return {}
 
     def _undo_remove(self, request: Dict[str, Any]) -> Answer:

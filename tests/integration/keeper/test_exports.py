@@ -75,7 +75,18 @@ def test_servers_on_sockets_are_listed_too_and_stopped_by_job(start, image):
     assert table.count() == 3 and table.metrics()["jobs"] == 2
     assert sorted(table.stop_job(started.job.job_id)) == ["reread-disk0", "target-disk0"]
     assert [record["name"] for record in table.list()] == ["source-disk0"]
-    assert table.stop_job("f" * 32) == []
+    assert table.stop_job("f" * 32) == [] == table.stop_job("../../x")
+    assert started.client.ping()["ports"] == []
+
+
+def test_a_leased_port_without_a_server_can_be_given_back_too(start):
+    started = start()
+    ports = started.lease(3)
+    table = ExportTable(started.state)
+    assert table.stop_port(ports[0]) is True and table.stop_port(ports[0]) is False
+    assert started.client.ping()["ports"] == ports[1:]
+    assert table.stop_job(started.job.job_id) == []
+    assert started.client.ping()["ports"] == []
 
 
 def test_what_was_written_is_stored_when_a_stopped_server_says_so(start, image):

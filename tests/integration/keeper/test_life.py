@@ -11,6 +11,7 @@ import uuid
 
 import pytest
 
+from ansible_collections.sendense.platform.plugins.module_utils.agent.cleanup import cleanup_dead_jobs
 from ansible_collections.sendense.platform.plugins.module_utils.agent.launch import start_keeper
 from ansible_collections.sendense.platform.plugins.module_utils.errors import (
     InvalidInputError,
@@ -150,6 +151,24 @@ def test_a_keeper_that_is_told_to_end_undoes_its_job(start, tmp_path):
     eventually(started.gone)
     assert (tmp_path / "trace").read_text() == "snapshot\n"
     assert os.listdir(started.state.jobs) == []
+
+
+@pytest.mark.parametrize("step", ["keeper:alive", "keeper:children-stopped", "keeper:undone", "keeper:released"])
+def test_a_keeper_killed_at_any_step_of_its_life_leaves_what_cleanup_removes(start, state, agent, tmp_path, monkeypatch, step):
+    hook = tmp_path / "hook"
+    hook.touch()
+    (tmp_path / "hook.kill").write_text(f"{step}\n")
+    monkeypatch.setenv("SENDENSE_STEP_HOOK", str(hook))
+    with pytest.raises((KeeperFailedError, JobAbandonedError)):
+        started = start()
+        _undo(started, "point", tmp_path / "trace")
+        started.client.abort()
+    monkeypatch.delenv("SENDENSE_STEP_HOOK")
+    assert step in hook.read_text().split()
+    cleanup_dead_jobs(state)
+    assert os.listdir(state.jobs) == [] and os.listdir(state.ports) in ([], ["pool.lock"])
+    assert (tmp_path / "trace").exists() == (step != "keeper:alive")
+    assert cleanup_dead_jobs(state) == []
 
 
 def test_a_hang_up_is_nothing(start):
