@@ -23,7 +23,7 @@ from ..errors import (
     RepositoryIoError,
 )
 from .extents import Extent
-from .qcow2_header import ANY_BACKING, Qcow2Header, read_qcow2_header
+from .qcow2_header import ANY_BACKING, MAX_SIZE, Qcow2Header, read_qcow2_header
 
 SECTOR_BYTES = 512
 CLUSTER_BYTES = 65536
@@ -121,8 +121,10 @@ def _file(path: str, cache_direct: bool, aio: str) -> Dict[str, Any]:
 
 
 def _check_size(size: int) -> None:
-    if size <= 0 or size % SECTOR_BYTES:
-        raise InvalidInputError(f"An image cannot have {size} bytes: the size must be a positive multiple of {SECTOR_BYTES}.")
+    if not 0 < size <= MAX_SIZE or size % SECTOR_BYTES:
+        raise InvalidInputError(
+            f"An image cannot have {size} bytes: the size must be a multiple of {SECTOR_BYTES} from {SECTOR_BYTES} to {MAX_SIZE}."
+        )
 
 
 def _claim(path: str) -> None:

@@ -68,6 +68,8 @@ def _from_arguments(arguments: argparse.Namespace) -> Tuple[List[DiskJob], Mover
     if not arguments.nbd_sources:
         raise InvalidInputError("Nothing to copy: give --plan, or --nbd-sources and --nbd-targets.")
     default = parse_uri(f"nbd://{_bracketed(arguments.nbd_host)}:{arguments.nbd_port}/default")
+    if default.export != "default":
+        raise InvalidInputError(f"--nbd-host {ascii(arguments.nbd_host)} is not a host.")
     sources = parse_targets(arguments.nbd_sources, None, default.host, default.port)
     if arguments.nbd_targets:
         targets = parse_targets(arguments.nbd_targets, len(sources), default.host, default.port)

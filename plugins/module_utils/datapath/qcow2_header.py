@@ -29,7 +29,8 @@ _ALLOWED_EXTENSIONS = {_EXTENSION_BACKING_FORMAT: "backing format", 0x6803F857: 
 _MAX_L1_BYTES = 32 << 20
 _MAX_REFCOUNT_TABLE_BYTES = 8 << 20
 _MAX_BACKING_NAME = 1023
-_MAX_SIZE = 1 << 56
+#: Virtual bytes: beyond every disk that exists.
+MAX_SIZE = 1 << 56
 
 #: Accept any backing name: the caller looks at it, and opens the chain explicitly anyway.
 ANY_BACKING = object()
@@ -127,7 +128,7 @@ def _check_fields(path: str, fields: _Fields) -> None:
         raise _rejected(path, "its reference counts are too wide")
     if not 104 <= fields.header_length <= 1 << fields.cluster_bits or fields.header_length % 8:
         raise _rejected(path, f"its header has {fields.header_length} bytes")
-    if not 0 < fields.size <= _MAX_SIZE or fields.size % 512:
+    if not 0 < fields.size <= MAX_SIZE or fields.size % 512:
         raise _rejected(path, f"its virtual size is {fields.size}")
 
 

@@ -117,7 +117,7 @@ class Transfer:
         return sizes["source"]
 
     def prime(self) -> None:
-        """One large read on each side, where it pays: see performance notes in docs. An error of it means nothing."""
+        """One large read on each side of a big copy, if a first small one is quick. An error of it means nothing."""
         prime = self.options.prime_bytes
         plan, source, target = self._plan, self._source, self._target
         if not prime or plan is None or source is None or target is None or plan.read_bytes < 4 * prime:

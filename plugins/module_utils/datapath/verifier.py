@@ -11,6 +11,7 @@ compared without reading.
 from __future__ import annotations
 
 import json
+from bisect import insort
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
@@ -92,8 +93,8 @@ class CompareHandler:
         for index in range(count):
             if wanted[index * size : (index + 1) * size] != found[index * size : (index + 1) * size]:
                 self.mismatch_count += 1
-                if len(self.mismatches) < NAMED_MISMATCHES:
-                    self.mismatches.append(first + index)
+                insort(self.mismatches, first + index)  # requests complete in any order
+                del self.mismatches[NAMED_MISMATCHES:]
 
 
 class Verification:
