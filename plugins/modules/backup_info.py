@@ -34,7 +34,7 @@ options:
     description: Only backups of the machine with this id on its platform.
     type: str
   machine_key:
-    description: Only backups of the machine with this key, as RV(points[].machine_key) shows it.
+    description: Only backups of the machine with this key, as RV(points) shows it.
     type: str
   status:
     description: Only backups in this state.

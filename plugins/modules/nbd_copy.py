@@ -113,7 +113,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 disks:
-  description: One result per disk, also when the task fails (then in RV(details.disks)).
+  description: One result per disk, also when the task fails (then in C(details.disks)).
   returned: always
   type: list
   elements: dict
