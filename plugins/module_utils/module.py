@@ -26,7 +26,7 @@ def run_module(handler: Handler, argument_spec: Dict[str, Any], **options: Any) 
         result = handler(module.params, module.check_mode)
     except SendenseError as error:
         module.fail_json(**error.as_result())
-    except Exception as error:  # the task must end in the one error shape, whatever happened
+    except Exception as error:  # noqa: BLE001 - main: the task must end in the one error shape, whatever happened
         module.fail_json(
             msg=f"Unexpected {type(error).__name__} in this module: {error}. This is a defect; report it with the traceback.",
             error_code=SendenseError.error_code,

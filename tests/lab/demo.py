@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ansible_collections.sendense.platform.plugins.plugin_utils.table import human_bytes, table
-
 from tests.e2e.site import ROOT, Site
 
 from .counters import one_instant, read_counters
