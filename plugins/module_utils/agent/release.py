@@ -16,9 +16,10 @@ import sys
 from typing import Any, Callable, Dict, List
 
 from ..errors import InvalidInputError, SendenseError
-from ..platforms import registry as platforms
 from ..platforms._base import PreparedMachine
-from ..repositories import registry as repositories
+from ..platforms.registry import source as open_source
+from ..platforms.registry import target as open_target
+from ..repositories.registry import open_repository
 
 
 def release_snapshot(order: Dict[str, Any]) -> List[str]:
@@ -26,19 +27,19 @@ def release_snapshot(order: Dict[str, Any]) -> List[str]:
 
     The change tracking state stays: only a run that can ask the repository knows whether the backup was committed.
     """
-    with platforms.source(order["platform"], order["connection"]) as source:
+    with open_source(order["platform"], order["connection"]) as source:
         return source.close_snapshot(order["machine_id"], order["job_id"], "", False, [])
 
 
 def release_point(order: Dict[str, Any]) -> List[str]:
     """Remove the partial point of the job; a committed one is not touched."""
-    repository = repositories.open_repository(order["repository"])
+    repository = open_repository(order["repository"])
     return ["partial point"] if repository.abort(order["machine_key"], order["job_id"]) else []
 
 
 def release_machine(order: Dict[str, Any]) -> List[str]:
     """Remove the disks and the definition of a machine whose restore did not end."""
-    with platforms.target(order["platform"], order["connection"]) as target:
+    with open_target(order["platform"], order["connection"]) as target:
         return target.destroy(PreparedMachine.from_dict(order["prepared"]))
 
 
