@@ -53,7 +53,8 @@ def export_argv(
     """
     _check_node(node)
     if cache is None:
-        cache = "none" if all(supports_direct(path) for path in node_files(node)) else "writeback"
+        direct = all(supports_direct(path) for path in node_files(node)) and not _has_odd_tail(node)
+        cache = "none" if direct else "writeback"
     if aio is None:
         aio = "native" if cache in ("none", "directsync") else "threads"
     _check_words(export, bitmap, cache, aio, clients)
@@ -94,6 +95,13 @@ def supports_direct(path: str) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _has_odd_tail(node: Dict[str, Any]) -> bool:
+    """Whether a raw layer ends inside a page: qemu cannot write such a disk past the page cache."""
+    below = [node[child] for child in ("file", "backing") if node.get(child)]
+    odd = node["driver"] == "raw" and any(os.path.getsize(path) % _DIRECT_BYTES for path in node_files(node))
+    return odd or any(_has_odd_tail(child) for child in below)
 
 
 def _check_node(node: Dict[str, Any]) -> None:

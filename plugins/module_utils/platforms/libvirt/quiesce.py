@@ -62,7 +62,10 @@ class Quiescer:
                 raise self._failure(str(exc)) from exc
 
     def thaw(self) -> None:
-        """Thaw if a freeze was asked for. QuiesceFailedError if a frozen guest stays frozen; repetition is a no-op."""
+        """Thaw if a freeze was asked for; repetition is a no-op.
+
+        QuiesceFailedError if a frozen guest stays frozen, or was thawed too early and the policy refuses a downgrade.
+        """
         if not self._asked:
             return
         last = ""
@@ -73,7 +76,7 @@ class Quiescer:
                     # Somebody, or the guest's own time limit, thawed before the snapshot: it may hold half-written files.
                     self.reached, self.reason = CRASH, "thawed_early"
                 self._asked, self._frozen = False, 0
-                return
+                break
             except libvirt.libvirtError as exc:
                 last = str(exc)
         if self._frozen:
@@ -82,6 +85,8 @@ class Quiescer:
                 f"Run 'virsh domfsthaw {self._machine.id}' or reset the machine.",
                 details={"machine_id": self._machine.id, "frozen": True},
             )
+        if self.reason == "thawed_early" and not self._allow_downgrade:
+            raise self._failure("it was thawed before its snapshot was made")
 
     def _failure(self, why: str) -> QuiesceFailedError:
         return QuiesceFailedError(
