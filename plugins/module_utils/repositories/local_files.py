@@ -66,10 +66,13 @@ def read_file(path: str, limit: int) -> Optional[bytes]:
             if error.errno in _NO_PLAIN_FILE:
                 return None
             raise
-        with open(descriptor, "rb") as stream:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return None
-            return stream.read(limit + 1)
+            with open(descriptor, "rb", closefd=False) as stream:
+                return stream.read(limit + 1)
+        finally:
+            os.close(descriptor)
 
 
 def file_size(path: str) -> Optional[int]:
