@@ -18,4 +18,10 @@ options:
   agent_path:
     description: The agent at this place. The action plugin of this module stores it there and sets this option.
     type: path
+  heartbeat_timeout:
+    description:
+      - Seconds without a sign of life after which the keeper of a job that this module begins gives the job up.
+      - Whatever runs the play must then have lost contact for longer than a task takes.
+    type: int
+    default: 30
 """

@@ -34,6 +34,7 @@ def place_spec() -> Spec:
     return {
         "state_dir": {"type": "path", "default": DEFAULT_STATE_DIR},
         "agent_path": {"type": "path"},
+        "heartbeat_timeout": {"type": "int", "default": 30},
     }
 
 

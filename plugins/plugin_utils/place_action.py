@@ -16,7 +16,11 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.sendense.platform.plugins.module_utils.agent.build import build_agent
-from ansible_collections.sendense.platform.plugins.module_utils.errors import CopyStalledError, SendenseError
+from ansible_collections.sendense.platform.plugins.module_utils.errors import (
+    CopyStalledError,
+    JobAbandonedError,
+    SendenseError,
+)
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import DEFAULT_STATE_DIR
 from ansible_collections.sendense.platform.plugins.plugin_utils.places import Hearts
 
@@ -79,9 +83,12 @@ class PlaceAction(ActionBase):
     def _follow(self, following: Dict[str, str], hearts: Hearts, task_vars: Dict[str, Any]) -> None:
         """Echo progress and beat the hearts until the child says that it has ended."""
         command = f"touch -c {shlex.quote(following['heartbeat_path'])}; cat {shlex.quote(following['status_path'])}"
-        beaten, changed, seen = 0.0, time.monotonic(), ""
+        beaten, changed, seen, parent = 0.0, time.monotonic(), "", os.getppid()
         while True:
             now = time.monotonic()
+            if os.getppid() != parent:
+                # A worker outlives an ansible-playbook that was killed; it must not keep a job alive that nobody awaits.
+                raise JobAbandonedError("ansible-playbook was killed while it followed this job. Run the playbook again.")
             if now - beaten >= BEAT_SECONDS:
                 hearts.beat()
                 beaten = now

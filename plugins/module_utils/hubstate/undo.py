@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, Generator, List
 
+from ..steps import reached
 from .files import read_tail
 from .jobs import JobDir
 from .processes import kill_group, spawn
@@ -50,6 +51,7 @@ def run_undos(job: JobDir, python: str = "", timeout_s: float = UNDO_SECONDS) ->
         report.undone.append(undo["name"])
         left.remove(undo)
         job.save_undos(left)
+        reached(f"undo:{undo['name']}")
     return report
 
 

@@ -14,6 +14,7 @@ from ..model import machine_key
 from ..repositories import registry
 from ..repositories._base import OpenPoint, PointFilter, Repository
 from ..repositories.seal import Sealing, seal
+from ..steps import reached
 from .following import FollowedChild, disk_results, follow
 from .place import HUB, JobPlace, attach, begin, discard, new_job_id, stop_writers
 from .reading import image_path, start_readers, stop_readers
@@ -38,6 +39,7 @@ def open_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     place = begin(params, HUB, params.get("job_id") or new_job_id(), {"machine_key": key})
     try:
         place.hold(lease_name(identity["owner"], key), f"machine {params['machine_id']} in repository {identity['repository_id']}")
+        reached("open:leased")
         for stale in repository.partials(key):
             repository.abort(key, stale.job_id)
         generation = repository.raise_generation(key)
@@ -45,6 +47,7 @@ def open_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         discard(place)
         raise
     place.save("opened", {"machine_key": key, "generation": generation, "repository": params["repository"]})
+    reached("open:saved")
     return dict(result, changed=True, job=dict(place.describe(), generation=generation))
 
 
@@ -78,16 +81,21 @@ def commit_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     try:
         if params["phase"] != "collect":
             stop_writers(place)
+            reached("commit:writers-stopped")
             _start_reread(place, repository, point, params, child, str(repository.identity()["hash_algorithm"]))
+            reached("commit:reread-started")
         status = follow(child, params["phase"])
         if status is None:
             return {"changed": True, "following": child.handover()}
+        reached("commit:reread-done")
         stop_readers(place)
         committed = _publish(place, repository, point, params, status)
     except SendenseError:
         discard(place)
         raise
+    reached("commit:published")
     place.client.finish()
+    reached("commit:finished")
     return dict(committed, changed=True)
 
 
@@ -152,7 +160,9 @@ def abort_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     place = _attached(params, job_id)
     if place is not None:
         place.stop_children()
+    reached("abort:children-stopped")
     removed = repository.abort(key, job_id)
+    reached("abort:partial-removed")
     if place is not None:
         place.client.finish()
     return dict(result, changed=removed or place is not None)

@@ -11,6 +11,7 @@ from typing import Any, Dict, List
 from ..datapath.blockhashes import BlockHashFile, compose
 from ..datapath.targets import parse_targets
 from ..errors import InvalidInputError, SendenseError, VerificationFailedError
+from ..steps import reached
 from .following import FollowedChild, disk_results, failed_result, follow
 from .place import attach
 
@@ -29,6 +30,7 @@ def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     if params["phase"] != "collect":
         disks = [_disk_job(source, targets[source["key"]].uri(), place.job.path) for source in sources]
         child.start(params["agent_path"], {"disks": disks, "options": _options(params)})
+        reached("copy:started")
     try:
         status = follow(child, params["phase"])
     except SendenseError as error:
@@ -38,6 +40,7 @@ def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         return {"changed": True, "following": child.handover()}
     for disk in disk_results(status):
         _check_root(disk, params["expected_roots"].get(disk["key"], ""))
+    reached("copy:done")
     return {"changed": True, "disks": disk_results(status), "totals": _totals(status)}
 
 

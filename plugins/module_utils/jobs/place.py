@@ -25,6 +25,7 @@ from ..errors import (
 )
 from ..hubstate.jobs import JobDir
 from ..hubstate.statedir import StateDir
+from ..steps import about, reached
 
 HUB, NODE = "hub", "node"
 #: Names of the children that serve a disk for writing begin with this.
@@ -97,9 +98,12 @@ def begin(params: Dict[str, Any], role: str, job_id: str, meta: Dict[str, Any]) 
     """Clean up after dead jobs of this place, then start the keeper of a new one."""
     if not params.get("agent_path"):
         raise InvalidInputError("agent_path is empty: run this module through its action plugin, which stores the agent at the place.")
+    about(str(meta.get("machine_key", "")))
     state = StateDir(params["state_dir"]).create()
     cleanup_dead_jobs(state)
-    client = start_keeper(state, job_id, role, params["agent_path"], sys.executable, meta)
+    options = ["--heartbeat-timeout", str(params["heartbeat_timeout"])] if params.get("heartbeat_timeout") else []
+    client = start_keeper(state, job_id, role, params["agent_path"], sys.executable, meta, options)
+    reached(f"{role}:keeper-started")
     return JobPlace(state, JobDir.open(state, job_id, role), client, params["agent_path"])
 
 
@@ -112,6 +116,7 @@ def attach(params: Dict[str, Any], role: str, job_id: str) -> JobPlace:
             f"Job {job_id} has no living keeper at this {role}: it was given up or killed. Run the cleanup playbook and start anew.",
             details={"job_id": job_id},
         )
+    about(str(job.meta().get("machine_key", "")))
     return JobPlace(state, job, KeeperClient(job.socket_path), params.get("agent_path") or "")
 
 

@@ -14,6 +14,7 @@ from ..errors import JobNotFoundError, RepositoryFullError, SendenseError
 from ..model import machine_key
 from ..platforms import registry
 from ..platforms._base import PreviousDisk, Snapshot, SnapshotPlan, SnapshotRequest, Source
+from ..steps import reached
 from .cleanup import clean_machine
 from .place import NODE, JobPlace, attach, begin, discard
 
@@ -59,8 +60,11 @@ def open_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
             place.hold(f"source-{key}", f"machine {params['machine_id']}")
             clean_machine(source, params["machine_id"], place.state, params["owner"], params["known_change_ids"], check_mode=False)
             plan = _plan(source, params)
+            reached("snapshot:planned")
             place.undo_by_release("snapshot", _release_order(params))
+            reached("snapshot:undo-registered")
             snapshot = source.open_snapshot(request_of(params, place.job.path), plan)
+            reached("snapshot:opened")
         except SendenseError:
             discard(place)
             raise
@@ -103,6 +107,7 @@ def start_exports(params: Dict[str, Any]) -> Dict[str, Any]:
         check_export(uri, disk.size_bytes)
         source = {name: getattr(disk, name) for name in ("key", "size_bytes", "level", "changed_context", "changed_flag")}
         sources.append(dict(source, uri=uri, id=disk.disk_id))
+    reached("serve:checked")
     return {"changed": changed, "sources": sources}
 
 
@@ -138,13 +143,16 @@ def close_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     try:
         place = attach(params, NODE, params["job_id"])
         place.stop_children()
+        reached("close:children-stopped")
     except JobNotFoundError:
         place = None
     with registry.source(params["platform"], params["connection"]) as source:
         removed = source.close_snapshot(
             params["machine_id"], params["job_id"], params["owner"], params["committed"], params.get("known_change_ids") or []
         )
+    reached("close:source-closed")
     if place is not None:
         place.client.finish()
+        reached("close:finished")
     key = machine_key(params["platform"], params["machine_id"])
     return {"changed": bool(removed) or place is not None, "removed": removed, "machine_key": key}
