@@ -85,17 +85,22 @@ def main(argv: List[str]) -> int:
         return 2
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
-    started: List["subprocess.Popen[bytes]"] = []
+    started: List[int] = []
+    requested: List[int] = []
 
     def pass_on(number: int, frame: object) -> None:
-        for process in started:
-            process.send_signal(number)
+        requested.append(number)
+        for pid in started:
+            os.kill(pid, number)
 
     signal.signal(signal.SIGTERM, pass_on)
     process = subprocess.Popen(argv)
-    started.append(process)
+    started.append(process.pid)
+    for number in requested:  # that came before there was a process to pass it on to
+        os.kill(process.pid, number)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = reap_until(process.pid)
+    started.clear()
     left = leftovers()
     for pid, command in left.items():
         print(f"contained: process {pid} was left running: {command}", file=sys.stderr)

@@ -41,8 +41,14 @@ def test_no_command_is_wrong_usage() -> None:
 
 
 def test_a_stop_request_reaches_the_command() -> None:
-    argv = [sys.executable, str(ROOT / "scripts/contained.py"), "sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 5
+    script = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done"
+    process = subprocess.Popen([sys.executable, str(ROOT / "scripts/contained.py"), "sh", "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        with process.stdout:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 5
+    finally:
+        process.kill()
+        process.wait()
