@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 
 from ..errors import InvalidInputError
 
-_ACCEPTED = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.\d{1,9})?(?:Z|\+00:00)")
+_ACCEPTED = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.\d{1,9})?(?:Z|\+00:00)", re.ASCII)
 
 
 def utc_text(text: str) -> str:
