@@ -11,6 +11,7 @@ import time
 import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import LeaseHeldError
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate import locks
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.locks import FileLease, holder, sweep
 
 FORK = multiprocessing.get_context("fork")
@@ -145,6 +146,25 @@ def test_release_and_removal_never_let_two_in(path, tmp_path):
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * 4
     assert counter.read_text() == "100"
+
+
+def test_a_file_that_was_removed_between_open_and_lock_is_not_the_lease(path, monkeypatch):
+    """The releaser unlinks, a third one takes the new file of that name: who locked the old file has nothing."""
+    first = FileLease.acquire(path, {"job": "first"})
+    real, others = locks._try_lock, []
+
+    def interrupted(descriptor, mode):
+        if not others:
+            others.append(None)
+            first.release()
+            others[0] = FileLease.acquire(path, {"job": "other"})
+        return real(descriptor, mode)
+
+    monkeypatch.setattr(locks, "_try_lock", interrupted)
+    with pytest.raises(LeaseHeldError) as refused:
+        FileLease.acquire(path, {"job": "late"})
+    assert refused.value.details["job"] == "other"
+    others[0].release()
 
 
 def test_looking_does_not_make_an_acquirer_fail(path):
