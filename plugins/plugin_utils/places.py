@@ -14,6 +14,7 @@ import shlex
 import tempfile
 from typing import Any, Dict, List
 
+from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
@@ -28,7 +29,7 @@ class Place:
         hostvars = task_vars["hostvars"]
         if host not in hostvars:
             raise AnsibleError(f"Place {host!r} is not in the inventory; a job can only use hubs and nodes of its inventory.")
-        variables = dict(hostvars[host])
+        variables = hostvars[host]
         name = variables.get("ansible_connection") or "ansible.builtin.ssh"
         context = play_context.copy()
         context.remote_addr = variables.get("ansible_host", host)
@@ -36,7 +37,9 @@ class Place:
         self._connection = connection_loader.get(name, context)
         if self._connection is None:
             raise AnsibleError(f"Place {host!r}: there is no connection plugin {name!r}.")
-        self._connection.set_options(var_options=variables)
+        # Only what this connection asks for: other variables of the host may be templates that mean nothing here.
+        wanted = constants.config.get_plugin_vars("connection", self._connection._load_name)
+        self._connection.set_options(var_options={name: variables[name] for name in wanted if name in variables})
 
     def run(self, argv: List[str]) -> str:
         """Run one command and return its output; AnsibleError if it fails."""
