@@ -117,7 +117,7 @@ def _serve(place: JobPlace, snapshot: Snapshot, disk: Any) -> Any:
     uri = f"nbd+unix:///{disk.export}?socket={socket}"
     if place.client.child(name)["state"] == "running":
         return uri, False
-    argv, env = export_argv(disk.image, export=disk.export, socket=socket, writable=False, bitmap=disk.image_bitmap)
+    argv, env = export_argv(disk.image, export=disk.export, socket=socket, writable=False, bitmap=disk.image_bitmap or None)
     record = {"machine": snapshot.machine.key, "export": disk.export, "socket": socket}
     place.client.start(name, argv, env=env, kind="export", record=record)
     return uri, True
