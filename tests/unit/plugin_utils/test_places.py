@@ -33,7 +33,7 @@ class Variables(Mapping):
 
 
 def test_a_variable_that_means_nothing_for_the_place_does_not_matter(tmp_path):
-    node = Variables(ansible_connection="ansible.builtin.local", ansible_host="127.0.0.1")
+    node = Variables(ansible_connection="local", ansible_host="127.0.0.1")
     place = Place("node01", {"hostvars": {"node01": node}}, PlayContext())
     assert place.run(["printf", "%s", "a b"]) == "a b"
     (tmp_path / "there").write_text("content")
@@ -43,7 +43,7 @@ def test_a_variable_that_means_nothing_for_the_place_does_not_matter(tmp_path):
 
 
 def test_the_connection_gets_the_options_of_the_place():
-    node = Variables(ansible_connection="ansible.builtin.ssh", ansible_host="192.0.2.7", ansible_user="backup", ansible_port=443)
+    node = Variables(ansible_connection="ssh", ansible_host="192.0.2.7", ansible_user="backup", ansible_port=443)
     place = Place("node01", {"hostvars": {"node01": node}}, PlayContext())
     options = [place._connection.get_option(name) for name in ("host", "remote_user", "port")]
     assert options == ["192.0.2.7", "backup", 443]
