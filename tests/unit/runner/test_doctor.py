@@ -40,16 +40,19 @@ def executable(path: Path, text: str) -> Path:
     return path
 
 
-def free_port() -> int:
-    """A port of the pool that nobody uses now."""
-    for port in range(LAST_PORT, FIRST_PORT - 1, -1):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("every port of the pool is taken on this machine")
+def listener(*ports: int) -> socket.socket:
+    """A listener on the first of these ports that is free; one that was closed a moment ago counts as free."""
+    for port in ports:
+        found = socket.socket()
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind(("127.0.0.1", port))
+            found.listen()
+        except OSError:
+            found.close()
+            continue
+        return found
+    raise AssertionError(f"every port of {ports} is taken on this machine")
 
 
 def test_program_is_found_with_its_version() -> None:
@@ -130,12 +133,8 @@ def test_foreign_listener_on_a_port_is_named_and_our_own_lease_is_not(short_path
     leases = pool.allocate([PortOwner("1" * 32, "libvirt-x", "node", "vm-disk0")], wait_s=5)
     try:
         leased = leases[0].port
-        with socket.socket() as ours, socket.socket() as foreign:
-            ours.bind(("127.0.0.1", leased))
-            ours.listen()
-            foreign_port = free_port()
-            foreign.bind(("127.0.0.1", foreign_port))
-            foreign.listen()
+        with listener(leased), listener(*range(LAST_PORT, FIRST_PORT - 1, -1)) as foreign:
+            foreign_port = foreign.getsockname()[1]
             found = check_ports(state.path)
     finally:
         for lease in leases:
