@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import libvirt
 
@@ -77,10 +77,33 @@ class LibvirtSourceLab(SourceLab):
     def remove(self) -> None:
         """Forget all tracking, so that the guest is as new, and check that no job left anything in the work directory."""
         domain = self.guest.domain
-        if not domain.isActive():
+        orphan = not domain.isActive()
+        if orphan:
             self.guest.start(paused=True)
-        for name in [checkpoint.getName() for checkpoint in domain.listAllCheckpoints()]:
-            domain.checkpointLookupByName(name).delete()
+        for checkpoint in domain.listAllCheckpoints():
+            checkpoint.delete(libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY if orphan else 0)
+        if any(self.bitmaps(target) for target in self.guest.disks):
+            self._remove_orphans()
         left = sorted(path.name for path in self.work_dir.iterdir())
         shutil.rmtree(self.work_dir)
         assert left == []
+
+    def bitmaps(self, target: str) -> List[str]:
+        """The bitmaps that an image file lists."""
+        data = diskfiles.info(self.guest.disks[target].image).get("format-specific", {}).get("data", {})
+        return [bitmap["name"] for bitmap in data.get("bitmaps", [])]
+
+    def checkpoints(self) -> List[str]:
+        """The checkpoints that libvirt knows."""
+        return sorted(checkpoint.getName() for checkpoint in self.guest.domain.listAllCheckpoints())
+
+    def remove_bitmap(self, target: str, name: str) -> None:
+        """Behind everybody's back; the guest must be off."""
+        diskfiles.run(["qemu-img", "bitmap", "--remove", "-f", "qcow2", "--", str(self.guest.disks[target].path), name])
+
+    def _remove_orphans(self) -> None:
+        self.guest.destroy()
+        for target in self.guest.disks:
+            for name in self.bitmaps(target):
+                self.remove_bitmap(target, name)
+        self.guest.start(paused=True)

@@ -158,7 +158,7 @@ class Job:
                 value = disk.blocks[block]
                 order = f"-P {value}" if value else "-z"
                 commands += ["-c", f"write {order} {block * BLOCK_BYTES} {disk.length(block)}"]
-            argv = ["qemu-io", *(commands or ["-c", "flush"]), "-c", "flush", node_filename(point.images[f"disk{at}"])]
+            argv = ["qemu-io", "-t", "unsafe", *(commands or ["-c", "flush"]), node_filename(point.images[f"disk{at}"])]
             subprocess.run(argv, check=True, capture_output=True, timeout=60)
 
     def sealing(self, work: Path) -> Sealing:

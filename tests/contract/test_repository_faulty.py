@@ -28,7 +28,8 @@ from ansible_collections.sendense.platform.plugins.module_utils.repositories.loc
 from ansible_collections.sendense.platform.plugins.module_utils.repositories.seal import seal
 from tests.contract.clock import Clock
 from tests.contract.point_writer import Guest, Job, read_disks
-from tests.contract.repository_contract import RepositoryContract, RepositoryPlace
+from tests.contract.repository_contract import RepositoryContract
+from tests.contract.repository_place import RepositoryPlace
 from tests.contract.test_repository_local import release
 from tests.doubles.faulty_repository import FaultyRepository, failing_storage
 from tests.doubles.memory_repository import MemoryRepository, MemoryStore

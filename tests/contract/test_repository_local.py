@@ -14,7 +14,8 @@ import pytest
 from ansible_collections.sendense.platform.plugins.module_utils.repositories._base import Repository
 from ansible_collections.sendense.platform.plugins.module_utils.repositories.local import LocalRepository
 from tests.contract.clock import Clock
-from tests.contract.repository_contract import RepositoryContract, RepositoryPlace
+from tests.contract.repository_contract import RepositoryContract
+from tests.contract.repository_place import RepositoryPlace
 
 
 def release(root: Path) -> None:

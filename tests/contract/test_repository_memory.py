@@ -12,7 +12,8 @@ import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.repositories._base import Repository
 from tests.contract.clock import Clock
-from tests.contract.repository_contract import RepositoryContract, RepositoryPlace
+from tests.contract.repository_contract import RepositoryContract
+from tests.contract.repository_place import RepositoryPlace
 from tests.doubles.memory_repository import MemoryRepository, MemoryStore
 
 

@@ -134,9 +134,10 @@ def _undo(domain: Any, machine: Machine, job_id: str, name: str, directory: str)
 
 
 def _unlink(path: str) -> None:
+    """Remove a scratch file of ours if there is one; what cannot be removed lies in the job's directory and goes with it."""
     try:
         os.unlink(path)
-    except FileNotFoundError:
+    except OSError:
         return
 
 
