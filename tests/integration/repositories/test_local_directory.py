@@ -31,7 +31,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
 from ansible_collections.sendense.platform.plugins.module_utils.repositories import local_files, registry
 from ansible_collections.sendense.platform.plugins.module_utils.repositories.local import LocalRepository
 from tests.contract.point_writer import Guest, read_disks
-from tests.contract.repository_contract import chain_of, flipped
+from tests.contract.repository_place import chain_of, flipped
 from tests.contract.test_repository_local import release
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"

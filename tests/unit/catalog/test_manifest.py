@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import pytest
 from hypothesis import given, settings
@@ -90,7 +90,7 @@ def test_a_newer_schema_is_not_damage() -> None:
     assert "point X" in error.value.msg and "Upgrade" in error.value.msg
 
 
-WRONG = {
+WRONG: Dict[str, List[Any]] = {
     "schema_version": [0, "1", True, None, 1.0],
     "point_id": ["", "../x", "20261120T120001Z-0000000g", "20261120T120001Z-00000001\n", 5],
     "machine_key": ["", "../x", "memory", "memory-b", "Memory-a", "memory-" + "a" * 70],
@@ -113,7 +113,7 @@ WRONG = {
     "verified": [{"at": "2026-11-20T13:00:00Z", "method": "believed", "reason": ""}, {}],
     "versions": [{"python": 3}, []],
 }  # fmt: skip
-WRONG_DISK = {
+WRONG_DISK: Dict[str, List[Any]] = {
     "key": ["", "disk", "disk00", "../disk0", "disk99999"],
     "id": [1, None],
     "size_bytes": [0, -512, "1"],
