@@ -91,13 +91,27 @@ options:
     description: Whether the backup that read this snapshot was committed (V(absent) only).
     type: bool
     default: false
+  heartbeats:
+    description: Heartbeat files of the same job at other places, which the action plugin keeps fresh while this task runs.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host:
+        description: Inventory name of the place.
+        type: str
+        required: true
+      path:
+        description: The file, as C(job.heartbeat) of an earlier task named it.
+        type: path
+        required: true
 """
 
 EXAMPLES = r"""
 - name: Open a snapshot of all disks
   sendense.platform.vm_snapshot:
     machine_id: "{{ sendense_machine_id }}"
-    connection: "{{ sendense_connection }}"
+    connection: "{{ sendense_source.connection }}"
     job_id: "{{ opened.job.id }}"
     owner: "{{ opened.repository.owner }}"
     previous: "{{ opened.previous }}"
@@ -109,7 +123,7 @@ EXAMPLES = r"""
   sendense.platform.vm_snapshot:
     state: absent
     machine_id: "{{ sendense_machine_id }}"
-    connection: "{{ sendense_connection }}"
+    connection: "{{ sendense_source.connection }}"
     job_id: "{{ opened.job.id }}"
     owner: "{{ opened.repository.owner }}"
     committed: true
@@ -145,7 +159,7 @@ removed:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import machine_spec, place_spec, platform_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import following_spec, machine_spec, place_spec, platform_spec
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import snapshot
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
@@ -172,6 +186,7 @@ def argument_spec() -> Dict[str, Any]:
         skip_excluded_disks={"type": "bool", "default": False},
         max_bytes={"type": "int"},
         committed={"type": "bool", "default": False},
+        heartbeats=following_spec()["heartbeats"],
     )
 
 

@@ -22,7 +22,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
     SendenseError,
 )
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import DEFAULT_STATE_DIR
-from ansible_collections.sendense.platform.plugins.plugin_utils.places import Hearts
+from ansible_collections.sendense.platform.plugins.plugin_utils.places import Beating, Hearts
 
 PROGRESS_PREFIX = "SENDENSE-PROGRESS "
 #: Seconds between two looks at a status file, and so between two lines of progress.
@@ -60,7 +60,13 @@ class PlaceAction(ActionBase):
         return self.module(arguments, task_vars)
 
     def module(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
-        """Run the module of this action's name at the task's place."""
+        """Run the module of this action's name at the task's place; meanwhile the job stays alive at its other places."""
+        if not arguments.get("heartbeats") or self._task.check_mode:
+            return self._run_module(arguments, task_vars)
+        with Beating(Hearts(arguments["heartbeats"], task_vars, self._play_context), BEAT_SECONDS):
+            return self._run_module(arguments, task_vars)
+
+    def _run_module(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
         return self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=task_vars)
 
     def run_followed(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
+import threading
 from typing import Any, Dict, List
 
 from ansible import constants
@@ -79,6 +80,35 @@ class Hearts:
         """End all connections."""
         for place, _path in self._files:
             place.close()
+
+
+class Beating:
+    """Beats hearts from a thread while the caller waits for one module: its place may need longer than a keeper's patience.
+
+    It ends with the block, or when ansible-playbook is gone: a worker that outlives it must not keep jobs alive.
+    """
+
+    def __init__(self, hearts: Hearts, pause_s: float) -> None:
+        self._hearts = hearts
+        self._pause_s = pause_s
+        self._parent = os.getppid()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> "Beating":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._hearts.close()
+
+    def _beat(self) -> None:
+        while os.getppid() == self._parent:
+            self._hearts.beat()
+            if self._ended.wait(self._pause_s):
+                return
 
 
 def relay_file(source: Place, remote: str, put: Any, destination: str) -> None:

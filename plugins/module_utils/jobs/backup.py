@@ -103,7 +103,8 @@ def _start_reread(
     place: JobPlace, repository: Repository, point: OpenPoint, params: Dict[str, Any], child: FollowedChild, algorithm: str
 ) -> None:
     """Fresh processes read back, past the page cache where possible, what the writers stored; files are digested on the way."""
-    images = repository.reread_images(point)
+    with place.beating():
+        images = repository.reread_images(point)
     sizes = {disk["key"]: disk["size_bytes"] for disk in params["snapshot"]["disks"]}
     uris = start_readers(place, images, sizes)
     disks = [
@@ -127,7 +128,8 @@ def _publish(
         verified_method="direct" if direct else "cached",
         verified_reason="" if direct else "the file system of the repository does not support direct reads",
     )
-    committed = repository.commit(point, seal(repository, point, sealing))
+    with place.beating():
+        committed = repository.commit(point, seal(repository, point, sealing))
     manifest = committed.manifest
     return {
         "point": {

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List
 
 from ..agent.cleanup import cleanup_dead_jobs
 from ..agent.launch import start_keeper
@@ -28,6 +30,8 @@ from ..hubstate.statedir import StateDir
 from ..steps import about, reached
 
 HUB, NODE = "hub", "node"
+#: Seconds between two heartbeats of a module at work on storage.
+BEAT_SECONDS = 2.0
 #: Names of the children that serve a disk for writing begin with this.
 WRITER = "target-"
 
@@ -78,6 +82,26 @@ class JobPlace:
     def stop_children(self) -> Dict[str, Any]:
         """Stop every mover, verifier and export server of the job; return codes by name."""
         return {name: self.client.stop(name) for name in sorted(self.client.ping()["children"])}
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Keep the job alive here while the block waits for storage: making a large backup durable takes minutes."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(BEAT_SECONDS):
+                try:
+                    self.job.beat()
+                except JobNotFoundError:
+                    return
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def save(self, name: str, data: Dict[str, Any]) -> None:
         """Keep plain data of the job for a later task of it."""
