@@ -109,6 +109,17 @@ EXAMPLES = r"""
         path: "{{ opened.job.heartbeat }}"
   delegate_to: node01
   register: copied
+
+- name: Copy a served backup to the disks of a new machine
+  sendense.platform.nbd_copy:
+    job_id: "{{ restore_sources.job.id }}"
+    sources: "{{ restore_sources.exports }}"
+    nbd_targets: "{{ prepared.nbd_targets_string }}"
+    expected_roots: "{{ restore_sources.roots }}"
+    heartbeats:
+      - host: hub01
+        path: "{{ restore_sources.job.heartbeat }}"
+  delegate_to: node01
 """
 
 RETURN = r"""

@@ -37,7 +37,7 @@ EXAMPLES = r"""
 - name: Look at the exports of a hub
   sendense.platform.nbd_export_info:
   delegate_to: hub01
-  register: served
+  register: hub_exports
 """
 
 RETURN = r"""

@@ -34,6 +34,7 @@ class CallbackModule(DefaultCallback):
 
     def _note(self, result: Any) -> None:
         data = json.loads(json.dumps(result.result, default=str))
+        data["failed"] = bool(result.is_failed())  # callbacks are not given the field itself
         self._results.append({"host": result.host.get_name(), "task": result.task.get_name(), "result": data})
 
     def v2_runner_on_ok(self, result: Any) -> None:
