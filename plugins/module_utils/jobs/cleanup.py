@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 from ..agent.cleanup import cleanup_dead_jobs
 from ..catalog.decision import known_change_ids
 from ..errors import MachineNotFoundError
-from ..hubstate.jobs import job_alive, list_jobs
+from ..hubstate.jobs import list_jobs
 from ..hubstate.statedir import StateDir
 from ..model import machine_key
 from ..platforms import registry as platforms
@@ -33,7 +33,7 @@ def clean_hub(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
             machine_id = machine["machine_id"]
             key = machine_key(machine["platform"], machine_id)
             for partial in repository.partials(key):
-                if job_alive(state, partial.job_id):
+                if any(job_id.startswith(partial.job_id) for job_id in living_jobs(state)):
                     continue
                 removed.append({"kind": "partial", "name": partial.point_id, "machine_id": machine_id})
                 if not check_mode:
@@ -58,6 +58,11 @@ def clean_node(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     return {"changed": bool(removed), "removed": removed, "owner": "", "known_change_ids": {}}
 
 
+def living_jobs(state: StateDir) -> List[str]:
+    """Ids of the jobs that are alive at this place. What a job left may name only the first 8 digits of it."""
+    return [job.job_id for job in list_jobs(state) if job.alive()]
+
+
 def clean_machine(
     source: Source, machine_id: str, state: StateDir, owner: str, known: List[str], check_mode: bool
 ) -> List[Dict[str, Any]]:
@@ -69,7 +74,7 @@ def clean_machine(
         leftovers = source.stale(machine_id)
     except MachineNotFoundError:
         return []
-    living = [job.job_id for job in list_jobs(state) if job.alive()]
+    living = living_jobs(state)
     if any(job_id.startswith(leftover["job_id"]) for leftover in leftovers for job_id in living):
         return []  # somebody is at work here: the next run finds what is left
     removed = [dict(leftover, machine_id=machine_id) for leftover in leftovers if _is_unneeded(leftover, owner, known)]
