@@ -239,6 +239,22 @@ def test_disks_that_cannot_be_read_stop_the_job_or_are_left_out(libvirt_host: Li
     diskless.remove()
 
 
+def test_passwords_of_consoles_are_not_part_of_a_snapshot(libvirt_host: LibvirtHost) -> None:
+    guest = Guest.create(libvirt_host, "secretive", disks=tiny_disks())
+    console = "<graphics type='vnc' autoport='yes' listen='127.0.0.1' passwd='CANARY7'/></devices>"
+    libvirt_host.connection.defineXML(guest.domain.XMLDesc(0).replace("</devices>", console))
+    lab = LibvirtSourceLab(guest.start(paused=True))
+    runner = Runner(lab)
+    with lab.source() as source:
+        for power in ("running", "off"):
+            lab.power(power)
+            snapshot = runner.open(source)
+            runner.end(source, snapshot, committed=False)
+            assert "<graphics" in snapshot.native_config and "CANARY7" not in repr(snapshot)
+    lab.remove()
+    guest.remove()
+
+
 def test_a_read_only_connection_is_an_authentication_error(lab: LibvirtSourceLab, runner: Runner) -> None:
     uri = lab.connection["uri"] + "-ro"
     with registry.source("libvirt", {"uri": uri}) as source:

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Tuple
 from ...datapath.targets import UNIX, NbdTarget
 from ...errors import JobRunningError, SendenseError
 from ...model import Disk, Machine
+from ...steps import reached
 from .._base import FULL, INCREMENTAL, DiskPlan, DiskSnapshot, Snapshot, SnapshotPlan, SnapshotRequest
 from . import backup_job, checkpoints
 from .client import Client, libvirt, mapped
@@ -37,7 +38,8 @@ def open_online(client: Client, domain: Any, machine: Machine, request: Snapshot
         created_at = _begin(domain, machine, orders, quiescer)
         disks = _describe(machine, plans, request, name, socket, current_snapshot(domain))
         nvram, warnings = save_nvram(machine, request.work_dir)
-        native = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE)
+        # The form for migration would be tidier, but it holds the passwords of graphical consoles.
+        native = domain.XMLDesc(0)
     except (SendenseError, libvirt.libvirtError) as exc:
         _undo(domain, machine, request.job_id, name, directory)
         if isinstance(exc, SendenseError):
@@ -112,6 +114,7 @@ def _drop_broken(domain: Any, machine: Machine, name: str, owner: str) -> None:
 def _begin(domain: Any, machine: Machine, orders: Tuple[str, str], quiescer: Quiescer) -> str:
     quiescer.freeze()
     try:
+        reached("libvirt:frozen")
         created_at = iso_time(time.time())
         with mapped(f"Cannot snapshot machine {machine.id}"):
             domain.backupBegin(orders[0], orders[1], 0)
