@@ -154,14 +154,19 @@ def test_the_machine_is_restored_under_a_name_that_is_no_better(hypervisor, repo
         machine = source.plan(SnapshotRequest(HOSTILE_ID, uuid.uuid4().hex, "a" * 8, None, consistency="crash")).machine
     name = "../../{{ 7 * 7 }}/$(touch pwned)"
     request = TargetRequest(machine, uuid.uuid4().hex, name, str(storage), point_id)
+    options = MoverOptions(hash_algorithm=repository.identity()["hash_algorithm"])
     with MemoryTarget({"hypervisor": hypervisor}) as target, tempfile.TemporaryDirectory(prefix="sh-") as work:
         prepared = target.prepare(request)
         images = repository.open_for_read(key, point_id)
         for disk in prepared.disks:
             sockets = [str(Path(work, f"{disk.key}-{side}.sock")) for side in "rw"]
-            with serving(images[disk.key], "r", sockets[0]) as read, serving(raw_node(disk.path), "w", sockets[1], writable=True) as written:
-                job = DiskJob(disk.key, read, written, "full", "", 1, disk.size_bytes, str(Path(work, f"{disk.key}.hashes")))
-                assert move([job], MoverOptions(hash_algorithm=repository.identity()["hash_algorithm"])).error is None
+            hashes = str(Path(work, f"{disk.key}.hashes"))
+            with (
+                serving(images[disk.key], "r", sockets[0]) as read,
+                serving(raw_node(disk.path), "w", sockets[1], writable=True) as written,
+            ):
+                job = DiskJob(disk.key, read, written, "full", "", 1, disk.size_bytes, hashes)
+                assert move([job], options).error is None
         restored = target.finish(request, prepared)
     assert restored.name == name
     original, copied = hypervisor.machines[HOSTILE_ID], hypervisor.machines[restored.id]
