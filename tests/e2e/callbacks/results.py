@@ -32,17 +32,17 @@ class CallbackModule(DefaultCallback):
         super().__init__()
         self._results: List[Dict[str, Any]] = []
 
-    def _note(self, result: Any) -> None:
+    def _note(self, result: Any, failed: bool) -> None:
         data = json.loads(json.dumps(result.result, default=str))
-        data["failed"] = bool(result.is_failed())  # callbacks are not given the field itself
+        data["failed"] = failed  # callbacks are not given the field itself
         self._results.append({"host": result.host.get_name(), "task": result.task.get_name(), "result": data})
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        self._note(result)
+        self._note(result, failed=False)
         super().v2_runner_on_ok(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        self._note(result)
+        self._note(result, failed=True)
         super().v2_runner_on_failed(result, ignore_errors)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
