@@ -38,7 +38,7 @@ def listens(pid: int, port: Optional[int], path: Optional[str]) -> bool:
 def greets(port: Optional[int], path: Optional[str]) -> Generator[float, None, bool]:
     """Connect once and wait for an NBD greeting: False if the connection ends without one. The caller limits the time."""
     family = socket.AF_UNIX if port is None else socket.AF_INET
-    address: Union[str, Tuple[str, int], None] = path if port is None else ("127.0.0.1", port)
+    address: Union[str, Tuple[str, int]] = path or "" if port is None else ("127.0.0.1", port)
     with socket.socket(family, socket.SOCK_STREAM) as connection:
         connection.setblocking(False)
         connection.connect_ex(address)
@@ -84,7 +84,7 @@ def _unix(pid: int, path: Optional[str]) -> Iterator[str]:
 
 def _table(name: str, columns: int) -> Iterator[Tuple[str, ...]]:
     with open(name, encoding="utf-8", errors="surrogateescape") as stream:
-        next(stream)
+        stream.readline()
         for line in stream:
             fields = tuple(line.rstrip("\n").split(None, columns))
             if len(fields) >= min(columns, 10) - 1:

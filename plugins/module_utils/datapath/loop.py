@@ -74,7 +74,7 @@ class DiskLoop:
         failed: Callable[[Pipeline, SendenseError], None],
     ) -> None:
         depths = [pipeline.options.depth for pipeline in pipelines]
-        self._slots = SlotPool(min(sum(depths), max(MAX_SLOTS, max(depths))), request_bytes)
+        self._slots = SlotPool(min(sum(depths), max(MAX_SLOTS, *depths)), request_bytes)
         self._active = list(pipelines)
         self._stop = stop
         self._finished = finished

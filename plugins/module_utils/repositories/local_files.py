@@ -35,13 +35,16 @@ def storage(action: str, path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        details = {"path": path, "errno": error.errno, "action": action}
-        why = error.strerror or type(error).__name__
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RepositoryFullError(f"Cannot {action} {path}: {why}. Free space in the repository.", details=details) from error
-        raise RepositoryIoError(
-            f"Cannot {action} {path}: {why}. Check the storage below the repository, then run again.", details=details
-        ) from error
+        raise storage_error(action, path, error) from error
+
+
+def storage_error(action: str, path: str, error: OSError) -> SendenseError:
+    """What the storage said, as RepositoryFullError or RepositoryIoError."""
+    details = {"path": path, "errno": error.errno, "action": action}
+    why = error.strerror or type(error).__name__
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RepositoryFullError(f"Cannot {action} {path}: {why}. Free space in the repository.", details=details)
+    return RepositoryIoError(f"Cannot {action} {path}: {why}. Check the storage below the repository, then run again.", details=details)
 
 
 @contextmanager
@@ -53,8 +56,7 @@ def storage_below(action: str, path: str) -> Iterator[None]:
         cause = error.__cause__
         if not isinstance(cause, OSError) or cause.errno in _NO_PLAIN_FILE:
             raise
-        with storage(action, path):
-            raise cause from None
+        raise storage_error(action, path, cause) from cause
 
 
 def read_file(path: str, limit: int) -> Optional[bytes]:

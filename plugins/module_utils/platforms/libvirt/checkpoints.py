@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Set
+from xml.etree import ElementTree
 
 from ...errors import SendenseError, SnapshotFailedError
 from ...model import Disk, Machine

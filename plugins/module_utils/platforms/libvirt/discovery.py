@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from typing import Any, List
+from xml.etree import ElementTree
 
 from ...errors import MachineNotFoundError, PlatformUnreachableError
 from ...model import Disk, Machine, Nic
@@ -157,7 +157,7 @@ def _resolve_volume(client: Client, disk: Disk) -> None:
     """The path behind ``pool/volume``."""
     if disk.excluded or disk.path.startswith("/"):
         return
-    pool, _, volume = disk.path.partition("/")
+    pool, _slash, volume = disk.path.partition("/")
     try:
         disk.path = client.handle.storagePoolLookupByName(pool).storageVolLookupByName(volume).path()
     except libvirt.libvirtError as exc:

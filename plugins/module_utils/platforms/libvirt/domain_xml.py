@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional
+from xml.etree import ElementTree
 
 from ...model import Disk, Machine, Nic
 from .._base import TargetDisk

@@ -84,7 +84,7 @@ def map_nic(nic: Nic, mapping: Dict[str, str], networks: Set[str]) -> Nic:
         wanted = f"bridge:{nic.network}" if nic.network_type == "bridge" else nic.network
     if wanted == "none":
         return Nic(nic.mac, nic.model, "", "")
-    kind, _, name = wanted.partition(":")
+    kind, _colon, name = wanted.partition(":")
     if kind == "bridge" and _BRIDGE.fullmatch(name) and name not in (".", "..") and (_NETWORKS_DIR / name / "bridge").is_dir():
         return Nic(nic.mac, nic.model, "bridge", name)
     if wanted in networks:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-import xml.etree.ElementTree as ElementTree
 from typing import Any, Dict, List, Tuple
+from xml.etree import ElementTree
 
 from ...datapath.targets import UNIX, NbdTarget
 from ...errors import JobRunningError, SendenseError
