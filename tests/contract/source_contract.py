@@ -14,7 +14,7 @@ import uuid
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, Iterator, List, Optional
 
 import pytest
 
@@ -139,7 +139,7 @@ class SourceContract:
         return Runner(lab)
 
     @pytest.fixture
-    def source(self, lab: SourceLab):
+    def source(self, lab: SourceLab) -> Iterator[Source]:
         with lab.source() as source:
             yield source
 

@@ -11,7 +11,7 @@ import uuid
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Dict, List, Set
+from typing import Dict, Iterator, List, Set
 
 import pytest
 
@@ -80,7 +80,7 @@ class TargetContract:
         raise LookupError(f"{type(self).__name__} must define the fixture 'lab'")
 
     @pytest.fixture
-    def target(self, lab: TargetLab):
+    def target(self, lab: TargetLab) -> Iterator[Target]:
         with lab.target() as target:
             yield target
 

@@ -101,8 +101,9 @@ class DiskPlan:
     change_id: str = ""
     """The token that the incremental starts from."""
     expected_bytes: int = 0
-    """Bytes that will be read: an upper bound unless ``expected_exact``."""
+    """Bytes that will be read: an upper bound unless ``expected_exact``. A running machine may add to it until the snapshot."""
     expected_exact: bool = False
+    """Whether change tracking itself counted the bytes, a moment ago."""
 
 
 @dataclass
@@ -113,7 +114,7 @@ class SnapshotPlan:
     disks: List[DiskPlan]
     consistency: str
     skipped_disks: List[Dict[str, str]] = field(default_factory=list)
-    """``{"disk_id", "reason"}`` of disks left out."""
+    """``{"disk_id", "reason"}`` (and what else the platform knows) of disks left out."""
     warnings: List[str] = field(default_factory=list)
 
     @property
@@ -222,7 +223,8 @@ class Source(ABC):
         """Decide full or incremental per disk, with the reason. Touches nothing; may be called any number of times.
 
         Any doubt about change tracking means full, never "no data" and never an error. Raises MachineNotFoundError,
-        MachineHasNoDisksError, DiskExcludedError, ForeignJobError (somebody else's job is in the way).
+        MachineHasNoDisksError, DiskExcludedError, ForeignJobError (somebody else's job is in the way), JobRunningError (a job
+        of ours is, alive or dead), CapabilityMissingError (not over this connection).
         """
 
     @abstractmethod
@@ -230,7 +232,10 @@ class Source(ABC):
         """Freeze all disks at one instant and open them for reading.
 
         Starts change tracking for the next run. On error nothing of it is left (SnapshotFailedError,
-        QuiesceFailedError, ForeignJobError) and the guest is thawed. Called once per job.
+        QuiesceFailedError, ForeignJobError, JobRunningError) and the guest is thawed. Called once per job.
+
+        A disk planned as incremental becomes full if its tracking turns out to be unusable: the levels and reasons that
+        count are those of the result. A machine whose disks or power changed since the plan is SnapshotFailedError (retryable).
         """
 
     @abstractmethod
@@ -240,14 +245,19 @@ class Source(ABC):
         ``committed`` False: also drop the new tracking state, so that the previous change id stays valid.
         ``committed`` True: also drop tracking state of this owner that ``known_change_ids`` does not name.
         May be called twice, by another process, after a crash, or when nothing is open (returns an empty list).
-        Never touches what carries another owner's or another job's mark. ``owner`` empty: end this job only.
+        Never touches what carries another owner's or another job's mark, nor the tracking state of a job that is open.
+        ``owner`` empty: end this job only, and keep all tracking state. ``job_id`` may be the 8 digits that ``stale`` gave.
+
+        Raises only after everything was tried: SnapshotFailedError (retryable) if an image is still being served, for example.
         """
 
     @abstractmethod
     def stale(self, machine_id: str) -> List[Dict[str, str]]:
         """What jobs of ours left at this machine: ``{"kind", "name", "job_id", "owner"}``; reads only.
 
-        ``kind`` is ``job`` (a running backup job) or ``checkpoint``. Whether a job is dead is the caller's knowledge.
+        ``kind`` is ``job`` (a running backup job) or ``checkpoint``, whose ``name`` stands verbatim in the change ids that need
+        it. ``job_id`` may be no more than the job's first 8 digits: a checkpoint keeps only its name. Whether a job is dead is
+        the caller's knowledge. A machine that does not exist has nothing.
         """
 
 
@@ -329,10 +339,10 @@ class Target(ABC):
 
     @abstractmethod
     def check(self, request: TargetRequest) -> str:
-        """Refuse early, touching nothing; return the id of the machine if this very restore already exists.
+        """Refuse early, touching nothing; return the id of the machine if this very restore (point, disks) already exists.
 
         MachineExistsError if a machine or file of that name is not the result of this restore; InvalidInputError for an
-        unknown network or storage; RepositoryFullError if the storage has not the space.
+        unknown network, storage or disk; RepositoryFullError if the storage has not the space.
         """
 
     @abstractmethod
