@@ -11,10 +11,12 @@ import random
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.images import node_filename, qcow2_node
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.status import read_status
 
 BLOCK = 65536
 MIB = 1 << 20
@@ -141,6 +143,29 @@ def chain(*paths):
     for path in paths:
         node = qcow2_node(str(path), node)
     return node
+
+
+class WhenMoving(threading.Thread):
+    """Does something to a copy as soon as its status file says that bytes move. A context manager."""
+
+    def __init__(self, status, action):
+        super().__init__()
+        self.status, self.action, self.acted, self.ended = str(status), action, False, threading.Event()
+
+    def run(self):
+        while not self.ended.wait(0.02):
+            if (read_status(self.status) or {}).get("bytes_done"):
+                self.acted = True
+                self.action()
+                return
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.ended.set()
+        self.join()
 
 
 def last_json(text):

@@ -147,7 +147,7 @@ def test_signals_cancel_with_code_three(tmp_path, servers, disks, number):
             assert time.monotonic() < limit
             time.sleep(0.02)
         process.send_signal(number)
-        output, _nothing = process.communicate(timeout=5)
+        output, _nothing = process.communicate(timeout=15)
     finally:
         process.kill()
         process.wait()

@@ -125,6 +125,20 @@ def test_servers_with_narrow_limits_are_respected(tmp_path, servers, request_byt
     assert compare(source, tmp_path / "target")
 
 
+def test_a_short_last_block_below_the_alignment_of_the_server(tmp_path, servers):
+    """A disk of an odd size on storage with large sectors: its end cannot be aligned."""
+    limits = ["blocksize-minimum=4096", "blocksize-preferred=4096", "blocksize-maximum=32M"]
+    source = raw_file(tmp_path / "source", 3 * MIB + 512, seed=4, share=1.0)
+    create_raw(str(tmp_path / "target"), 3 * MIB + 512)
+    result = copy(
+        tmp_path,
+        servers.kit("source", "-r", "--filter=blocksize-policy", "file", str(source), *limits),
+        servers.kit("target", "--filter=blocksize-policy", "file", str(tmp_path / "target"), *limits),
+    )
+    assert result.state == "done", result.error
+    assert compare(source, tmp_path / "target")
+
+
 def test_a_server_that_takes_less_than_a_block_is_refused(tmp_path, servers):
     source = raw_file(tmp_path / "source", MIB, seed=4)
     limits = ["blocksize-minimum=512", "blocksize-preferred=4096", "blocksize-maximum=32K"]
@@ -170,7 +184,7 @@ def test_nine_disks_move_at_once_below_the_cap(tmp_path, servers):
         watcher.join()
     seconds = time.monotonic() - begun
     assert result.state == "done", result.error
-    assert 18 / 12 - 0.4 < seconds < 5
+    assert 18 / 12 - 0.4 < seconds < 15
     moving = [sum(0 < disk["bytes_done"] < disk["bytes_total"] for disk in one["disks"].values()) for one in seen]
     assert max(moving) == 9, moving
     assert any(one["rate"] > 0 and one["eta_s"] for one in seen if one["state"] == "running")

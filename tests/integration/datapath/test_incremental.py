@@ -167,6 +167,22 @@ def test_targets_that_cannot_write_zeros_receive_them(tmp_path, servers, source,
     assert compare(chain(source), target)
 
 
+def test_a_target_that_fails_to_write_zeros_fails_the_copy(tmp_path, servers, source):
+    """Cannot is not the same as failed: an I/O error is not worked around."""
+    bitmap(source, "add", "b0")
+    qemu_io(source, "discard 0 1M")
+    create_raw(str(tmp_path / "target"), SIZE)
+    job = DiskJob(
+        "disk0",
+        servers.qemu("source", chain(source), "-r", "--bitmap=b0"),
+        servers.kit("target", "--filter=error", "file", str(tmp_path / "target"), "error-zero=EIO", "error-zero-rate=100%"),
+        level="incremental",
+        changed_context="qemu:dirty-bitmap:b0",
+    )
+    result = move([job], MoverOptions())
+    assert (result.state, result.error["error_code"], result.error["details"]["errno"]) == ("failed", "COPY_FAILED", "EIO")
+
+
 def _last_block():
     return SIZE - SIZE // BLOCK * BLOCK
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import random
 import signal
+import threading
 
 import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.blockhashes import BlockHashFile
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.images import create_qcow2, create_raw
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.loop import Stop
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.mover import move
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.mover_plan import DiskJob, MoverOptions
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.status import read_status
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.verifier import ALL, HELD, VerifyJob, verify
+from ansible_collections.sendense.platform.plugins.module_utils.errors import JobCancelledError
 from tests.integration.datapath.servers import BLOCK, MIB, bitmap, chain, compare, qemu_io, raw_file
 
 SIZE = 9 * MIB + 3 * 512
@@ -186,6 +189,21 @@ def test_of_several_disks_each_is_judged_to_its_end(point, servers):
     }
     assert result.state == "failed" and read_status(str(point / "status")) == result.document
     assert [disk["ok"] for disk in result.disks.values()] == [False] * 4 + [True] * 5
+
+
+def test_a_disk_that_fails_gives_its_buffers_back(point, servers):
+    """One thread: the first disk takes all buffers and fails; the second needs them."""
+    words = ["file", str(point / "disk"), "error-pread-rate=100%", "rdelay=50ms"]
+    bad = servers.kit("bad", "-r", "--filter=noextents", "--filter=error", "--filter=delay", *words)
+    good = servers.kit("good", "-r", "--filter=noextents", "file", str(point / "disk"))
+    jobs = [VerifyJob("disk0", bad, [str(point / "h")], ALL), VerifyJob("disk1", good, [str(point / "h")], ALL)]
+    stop = Stop()
+    limit = threading.Timer(10, stop.request, (JobCancelledError("took too long"),))
+    limit.start()
+    result = verify(jobs, MoverOptions(threads=1, depth=32, request_bytes=BLOCK), stop=stop)
+    limit.cancel()
+    limit.join()
+    assert [result.disks[key]["state"] for key in ("disk0", "disk1")] == ["failed", "done"]
 
 
 def test_a_stopped_server_is_noticed(point, servers):

@@ -156,7 +156,7 @@ TCP_TARGETS = st.builds(
 UNIX_TARGETS = st.builds(lambda socket, export: ("unix", "", 0, socket, export), SOCKETS, EXPORTS)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(st.one_of(TCP_TARGETS, UNIX_TARGETS), min_size=1, max_size=5, unique=True))
 def test_what_is_formatted_is_read_back(places):
     targets = [NbdTarget(f"disk{index}", *place) for index, place in enumerate(places)]
@@ -169,7 +169,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(st.one_of(st.lists(FRAGMENTS, max_size=12).map("".join), st.text(max_size=60)))
 def test_any_text_is_read_or_refused_never_anything_else(text):
     try:
