@@ -145,7 +145,8 @@ class Client:
     def _shown_uri(self) -> str:
         """The URI without user information and query, which may hold secrets."""
         parts = urlsplit(self.uri)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        # Not urlunsplit: it would show qemu:///system as qemu:/system.
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _without_prompts(uri: str) -> str:
