@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Dict
 
@@ -22,14 +23,24 @@ class ActionModule(PlaceAction):
 
     def perform(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
         """Run the module until it has its ports, has failed otherwise, or the wait is over."""
-        deadline = time.monotonic() + float(arguments.get("port_wait") or DEFAULT_WAIT_SECONDS)
+        given = arguments.get("port_wait")
+        wait_s = float(DEFAULT_WAIT_SECONDS if given is None else given)
+        deadline = time.monotonic() + wait_s
         hearts = Hearts(arguments.get("heartbeats") or [], task_vars, self._play_context)
         try:
             while True:
-                left = max(0.0, deadline - time.monotonic())
-                result = self.module(dict(arguments, port_wait=int(min(left, TURN_SECONDS))), task_vars)
-                if result.get("error_code") != PortsExhaustedError.error_code or left <= TURN_SECONDS:
+                turn_s = math.ceil(min(max(0.0, deadline - time.monotonic()), TURN_SECONDS))
+                result = self.module(dict(arguments, port_wait=turn_s), task_vars)
+                if result.get("error_code") != PortsExhaustedError.error_code:
                     return result
+                if time.monotonic() >= deadline:
+                    return of_the_whole_wait(result, turn_s, wait_s)
                 hearts.beat()
         finally:
             hearts.close()
+
+
+def of_the_whole_wait(result: Dict[str, Any], turn_s: float, wait_s: float) -> Dict[str, Any]:
+    """The error of the last turn, saying how long all turns waited together, in seconds."""
+    message = str(result.get("msg", "")).replace(f"within {turn_s:g} s", f"within {wait_s:g} s")
+    return dict(result, msg=message, details=dict(result.get("details") or {}, wait_s=wait_s))

@@ -26,7 +26,7 @@ from .site import Run
 
 NAMES = ("steady", "portly", "jobly", "vanisher")
 DATA = 6 * MIB
-SLOW = "{{ 300000 if inventory_hostname == 'steady' else 50000 }}"
+SLOW = "{{ 150000 if inventory_hostname == 'steady' else 50000 }}"
 
 
 @dataclass
