@@ -72,6 +72,7 @@ class BlockHashWriter:
         self._partial = path + ".partial"
         self._filled = bytearray(blocks)
         self._content = self.header.file_size - _TRAILER_BYTES
+        self._ended = False
         try:
             self._fd = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             # Space is reserved now: a full file system must be an error here, not a SIGBUS at some digest.
@@ -107,6 +108,7 @@ class BlockHashWriter:
             self._map[self._content :] = seal
             self._map.flush()
             self._map.close()
+            self._ended = True
             os.fsync(self._fd)
             os.close(self._fd)
             os.replace(self._partial, self.path)
@@ -117,8 +119,9 @@ class BlockHashWriter:
 
     def abort(self) -> None:
         """Drop the unfinished file. Repetition is a no-op."""
-        if self._map.closed:
+        if self._ended:
             return
+        self._ended = True
         self._map.close()
         os.close(self._fd)
         if os.path.exists(self._partial):
