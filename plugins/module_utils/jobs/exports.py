@@ -145,7 +145,9 @@ def lease(place: JobPlace, keys: List[str], params: Dict[str, Any]) -> Dict[str,
     """One port per disk, all or nothing. PortsExhaustedError (retryable) leaves the job as it was."""
     names = _export_names(place, keys)
     wanted = [{"machine": _machine(place), "node": params["node"], "export": name} for name in names.values()]
-    return dict(zip(names, place.client.lease_ports(wanted, params["port_wait"])))
+    ports = place.client.lease_ports(wanted, params["port_wait"])
+    reached("export:ports-leased")
+    return dict(zip(names, ports))
 
 
 def _machine(place: JobPlace) -> str:
