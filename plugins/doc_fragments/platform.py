@@ -25,6 +25,12 @@ options:
         description: The libvirt connection URI.
         type: str
         default: qemu:///system
+      username:
+        description: User name, where the URI's transport asks for one (SASL).
+        type: str
+      password:
+        description: Password for it; take it from a vault or another lookup, never from the command line.
+        type: str
       domain_type:
         description: Type of the domains that a restore defines; V(auto) takes kvm where the host offers it.
         type: str
@@ -39,6 +45,9 @@ options:
         description: Seconds to wait for an answer of the guest agent.
         type: int
         default: 10
+      console_log:
+        description: File at the node for the serial console of restored machines, instead of a pseudo terminal.
+        type: path
 requirements:
   - python3-libvirt of the distribution, at the place where the task runs
 """

@@ -21,9 +21,12 @@ def platform_spec() -> Spec:
             "default": {},
             "options": {
                 "uri": {"type": "str", "default": "qemu:///system"},
+                "username": {"type": "str"},
+                "password": {"type": "str", "no_log": True},
                 "domain_type": {"type": "str", "choices": ["auto", "kvm", "qemu"], "default": "auto"},
                 "scratch_dir": {"type": "path"},
                 "agent_timeout": {"type": "int", "default": 10},
+                "console_log": {"type": "path"},
             },
         },
     }
