@@ -73,6 +73,7 @@ def _advance(place: JobPlace, repository: Repository, key: str, state: Dict[str,
     while state["todo"]:
         point_id = state["todo"][0]
         child = FollowedChild(place.job, place.client, f"verify-{len(state['points'])}", "checker")
+        known = _marked(repository, key)
         outcome = _known_damage(repository, key, point_id) if not resumed else None
         if outcome is None:
             try:
@@ -85,16 +86,25 @@ def _advance(place: JobPlace, repository: Repository, key: str, state: Dict[str,
             return child.handover()
         resumed = False
         if not outcome["ok"]:
-            state["marked"] += repository.mark_damaged(key, point_id, outcome["damage"])
+            repository.mark_damaged(key, point_id, outcome["damage"])
+            state["marked"] += [one for one in _marked(repository, key) if one not in known]
         state["points"].append(outcome)
         state["todo"].pop(0)
     return None
 
 
+def _marked(repository: Repository, key: str) -> List[str]:
+    return [point.manifest.point_id for point in repository.list(PointFilter(machine_key=key, status="damaged"))]
+
+
 def _known_damage(repository: Repository, key: str, point_id: str) -> Optional[Result]:
-    """What shows without reading data: structure, or a damaged point below."""
+    """What shows without reading data: structure, a damaged point below, or a changed machine description or firmware file."""
     findings = repository.structure_check(key, point_id)
     if not findings:
+        try:
+            repository.files(key, point_id)
+        except PointDamagedError as error:
+            return _damaged(point_id, error.msg, [])
         return None
     return _damaged(point_id, "; ".join(f"{finding.disk or 'point'}: {finding.message}" for finding in findings), [])
 
