@@ -47,9 +47,35 @@ options:
         default: libvirt
         choices: [libvirt]
       connection:
-        description: How to reach the platform from the node, as for M(sendense.platform.vm_info).
+        description: How to reach the platform from the node.
         type: dict
         default: {}
+        suboptions:
+          uri:
+            description: The libvirt connection URI.
+            type: str
+            default: qemu:///system
+          username:
+            description: User name, where the URI's transport asks for one (SASL).
+            type: str
+          password:
+            description: Password for it.
+            type: str
+          domain_type:
+            description: Type of the domains that a restore defines; not used here.
+            type: str
+            choices: [auto, kvm, qemu]
+            default: auto
+          scratch_dir:
+            description: Directory for the scratch files of running backup jobs.
+            type: path
+          agent_timeout:
+            description: Seconds to wait for an answer of the guest agent.
+            type: int
+            default: 10
+          console_log:
+            description: File for the serial console of restored machines; not used here.
+            type: path
       node:
         description: Inventory name of the node; not used by the module.
         type: str
@@ -115,7 +141,7 @@ known_change_ids:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import place_spec, repository_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import place_spec, platform_spec, repository_spec
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import cleanup
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
@@ -125,7 +151,7 @@ def argument_spec() -> Dict[str, Any]:
     machine = {
         "machine_id": {"type": "str", "required": True},
         "platform": {"type": "str", "default": "libvirt", "choices": ["libvirt"]},
-        "connection": {"type": "dict", "default": {}},
+        "connection": platform_spec()["connection"],
         "node": {"type": "str"},
     }
     return dict(
