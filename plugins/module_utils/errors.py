@@ -250,6 +250,12 @@ class ExportFailedError(SendenseError):
     retryable = True
 
 
+class PortBusyError(ExportFailedError):
+    """A program outside the port pool listens on the port that an export server was to use."""
+
+    error_code = "PORT_BUSY"
+
+
 class CopyFailedError(SendenseError):
     """Reading or writing a disk failed."""
 

@@ -9,17 +9,18 @@ others meanwhile. None of them blocks.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
 import time
 from typing import Any, Callable, Dict, Generator, List, Optional, Union
 
-from ..errors import DependencyMissingError, ExportFailedError, InvalidInputError
+from ..errors import DependencyMissingError, ExportFailedError, InvalidInputError, PortBusyError
 from ..hubstate.files import read_tail
 from ..hubstate.jobs import JobDir
 from ..hubstate.locks import FileLease
-from ..hubstate.ports import PortLease, PortOwner, PortPool
+from ..hubstate.ports import PortLease, PortOwner, PortPool, port_is_free
 from ..hubstate.undo import UndoReport, run_undos
 from ..steps import reached
 from .children import EXPORT, KINDS, Child, Children
@@ -192,7 +193,15 @@ class JobKeeper:
             return
         why = f"did not serve within {START_SECONDS:g} s" if child.returncode is None else f"ended with exit code {child.returncode}"
         tail = read_tail(child.stderr_path)
+        ended = child.returncode is not None
         yield from self.children.stop([child.name])
+        port = record["port"]
+        if ended and port is not None and (os.strerror(errno.EADDRINUSE) in tail or not port_is_free(port)):
+            raise PortBusyError(
+                f"The export server {child.name} ({record['export']}) cannot listen: port {port} of 127.0.0.1 is in use by a program "
+                "outside the port pool. Run the job again; it takes another port.",
+                details={"name": child.name, "port": port, "stderr": tail},
+            )
         raise ExportFailedError(
             f"The export server {child.name} ({record['export']}) {why}: {tail or 'it said nothing'}. "
             "Look at its image and at the storage below it, then run the job again.",

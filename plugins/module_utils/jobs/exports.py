@@ -13,7 +13,15 @@ from ..datapath.export_table import ExportTable
 from ..datapath.exports import check_export, export_argv
 from ..datapath.images import create_qcow2, create_raw, qcow2_node, raw_node
 from ..datapath.targets import NbdTarget, format_targets
-from ..errors import InvalidInputError, JobNotFoundError, MachineExistsError, PointNotFoundError, SendenseError
+from ..errors import (
+    InvalidInputError,
+    JobNotFoundError,
+    MachineExistsError,
+    PointNotFoundError,
+    PortBusyError,
+    PortsExhaustedError,
+    SendenseError,
+)
 from ..hubstate.statedir import StateDir
 from ..repositories import registry
 from ..repositories._base import NewDisk, NewPoint, Point, PointFilter, Repository
@@ -21,6 +29,11 @@ from ..steps import reached
 from .place import HUB, WRITER, JobPlace, attach, begin, discard, new_job_id, stop_writers, unique_keys
 
 Images = Dict[str, Dict[str, Any]]
+
+#: How many ports are tried for one server before its job is given up.
+SERVE_PORTS = 4
+#: Seconds that a job with ports in hand waits for one more: briefly, for it keeps others waiting meanwhile.
+EXCHANGE_SECONDS = 2.0
 
 
 def start_for_backup(params: Dict[str, Any]) -> Dict[str, Any]:
@@ -49,7 +62,7 @@ def start_for_backup(params: Dict[str, Any]) -> Dict[str, Any]:
             )
         )
         place.save("point", asdict(point))
-        exports = serve(place, point.images, {disk.key: disk.size_bytes for disk in disks}, ports, writable=True)
+        exports = serve(place, point.images, {disk.key: disk.size_bytes for disk in disks}, ports, params, writable=True)
     except SendenseError:
         discard(place)
         raise
@@ -87,7 +100,7 @@ def start_for_restore(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any
             raise InvalidInputError(f"Point {point.manifest.point_id} has no disk {', '.join(unknown)}; it has {has}.")
         sizes = {disk.key: disk.size_bytes for disk in point.manifest.disks}
         ports = lease(place, wanted, params)
-        exports = serve(place, {key: images[key] for key in wanted}, sizes, ports, writable=False)
+        exports = serve(place, {key: images[key] for key in wanted}, sizes, ports, params, writable=False)
     except SendenseError:
         discard(place)
         raise
@@ -125,7 +138,7 @@ def start_for_files(params: Dict[str, Any]) -> Dict[str, Any]:
                 raise MachineExistsError(f"File {path} exists and is not overwritten. Choose an empty directory or remove the file.")
         place.undo_by_release("files", {"kind": "files", "paths": sorted(paths.values())})
         images: Images = {key: _new_file(path, sizes[key], params["format"]) for key, path in paths.items()}
-        exports = serve(place, images, sizes, ports, writable=True)
+        exports = serve(place, images, sizes, ports, params, writable=True)
     except SendenseError:
         discard(place)
         raise
@@ -144,10 +157,13 @@ def _new_file(path: str, size_bytes: int, image_format: str) -> Dict[str, Any]:
 def lease(place: JobPlace, keys: List[str], params: Dict[str, Any]) -> Dict[str, int]:
     """One port per disk, all or nothing. PortsExhaustedError (retryable) leaves the job as it was."""
     names = _export_names(place, keys)
-    wanted = [{"machine": _machine(place), "node": params["node"], "export": name} for name in names.values()]
-    ports = place.client.lease_ports(wanted, params["port_wait"])
+    ports = place.client.lease_ports([_wanted(place, name, params) for name in names.values()], params["port_wait"])
     reached("export:ports-leased")
     return dict(zip(names, ports))
+
+
+def _wanted(place: JobPlace, name: str, params: Dict[str, Any]) -> Dict[str, str]:
+    return {"machine": _machine(place), "node": params["node"], "export": name}
 
 
 def _machine(place: JobPlace) -> str:
@@ -159,16 +175,13 @@ def _export_names(place: JobPlace, keys: List[str]) -> Dict[str, str]:
 
 
 def serve(
-    place: JobPlace, images: Images, sizes: Dict[str, int], ports: Dict[str, int], writable: bool
+    place: JobPlace, images: Images, sizes: Dict[str, int], ports: Dict[str, int], params: Dict[str, Any], writable: bool
 ) -> List[Dict[str, Any]]:
-    """Start one server per image on its leased port, and check every export."""
-    machine = _machine(place)
+    """Start one server per image on its leased port, and check every export. A port that turns out busy is exchanged."""
     exports: List[Dict[str, Any]] = []
     for key, name in _export_names(place, list(images)).items():
-        port = ports[key]
-        argv, env = export_argv(images[key], export=name, port=port, writable=writable)
-        record = {"port": port, "machine": machine, "export": name}
-        place.client.start(f"{WRITER}{key}" if writable else f"read-{key}", argv, env=env, kind="export", record=record)
+        child = f"{WRITER}{key}" if writable else f"read-{key}"
+        port = _start(place, child, _wanted(place, name, params), images[key], ports[key], writable)
         target = NbdTarget(key=key, transport="tcp", host="127.0.0.1", port=port, socket="", export=name)
         reached(f"export:{key}-started")
         exports.append({"key": key, "port": port, "export": name, "uri": target.uri(), "size_bytes": sizes[key]})
@@ -176,6 +189,35 @@ def serve(
         check_export(export["uri"], export["size_bytes"])
     reached("export:checked")
     return exports
+
+
+def _start(place: JobPlace, child: str, wanted: Dict[str, str], image: Dict[str, Any], port: int, writable: bool) -> int:
+    """Start one server; the port that it really has. A lease keeps other jobs of this hub away, but no foreign program."""
+    for left in range(SERVE_PORTS - 1, -1, -1):
+        argv, env = export_argv(image, export=wanted["export"], port=port, writable=writable)
+        record = {"port": port, "machine": wanted["machine"], "export": wanted["export"]}
+        try:
+            place.client.start(child, argv, env=env, kind="export", record=record)
+            break
+        except PortBusyError as error:
+            if not left:
+                raise
+            port = _exchange(place, wanted, port, error)
+    return port
+
+
+def _exchange(place: JobPlace, wanted: Dict[str, str], busy: int, error: PortBusyError) -> int:
+    """Another port instead of a busy one, which is given back only afterwards so that it cannot come again."""
+    try:
+        port = place.client.lease_ports([wanted], EXCHANGE_SECONDS)[0]
+    except PortsExhaustedError as exhausted:
+        raise PortBusyError(
+            f"Port {busy} is in use by a program outside the port pool, and no other port is free for {wanted['export']}. "
+            "Stop that program, run fewer machines at once, or try again later.",
+            details=dict(error.details, pool=exhausted.details),
+        ) from exhausted
+    place.client.release_port(busy)
+    return port
 
 
 def _answer(exports: List[Dict[str, Any]]) -> Dict[str, Any]:
