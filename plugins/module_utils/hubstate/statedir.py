@@ -16,8 +16,8 @@ DEFAULT_STATE_DIR = "/var/lib/sendense"
 
 #: ``sun_path`` holds 108 bytes with its terminating zero.
 MAX_SOCKET_BYTES = 107
-#: ``/jobs/`` + 32 hex + ``-node/`` + the longest socket name in a job directory (``reread-disk100.sock``).
-SOCKET_TAIL_BYTES = 64
+#: ``/jobs/`` + 32 hex + ``-node/`` + the longest socket name in a job directory (``sb-<8 hex>-<8 hex>.sock``, which a platform makes).
+SOCKET_TAIL_BYTES = 69
 
 _HUB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

@@ -6,13 +6,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import tempfile
 
 import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.files import read_json, read_tail, write_json
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.jobs import JobDir
-from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import MAX_SOCKET_BYTES, StateDir
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import MAX_SOCKET_BYTES, SOCKET_TAIL_BYTES, StateDir
+from ansible_collections.sendense.platform.plugins.module_utils.platforms.libvirt.naming import socket_path
+
+JOB = "a" * 32
 
 
 def _modes(root):
@@ -55,10 +59,20 @@ def test_a_path_too_long_for_sockets_is_refused_before_anything_is_made(tmp_path
     assert not os.path.exists(path)
 
 
-def test_the_longest_accepted_path_leaves_room_for_a_socket():
-    accepted = "/" + "x" * 42
-    longest = os.path.join(JobDir(StateDir(accepted), "a" * 32, "node").path, "reread-disk100.sock")
-    assert len(longest) <= MAX_SOCKET_BYTES
+def test_the_longest_accepted_path_leaves_room_for_every_socket():
+    with tempfile.TemporaryDirectory(prefix="ssd-") as folder:
+        accepted = os.path.join(folder, "x" * (MAX_SOCKET_BYTES - SOCKET_TAIL_BYTES - len(folder) - 1))
+        work = JobDir(StateDir(accepted).create(), JOB, "node").path
+        for longest in (os.path.join(work, "reread-disk100.sock"), socket_path(work, JOB, "b" * 8)):
+            assert len(longest) <= MAX_SOCKET_BYTES
+        with pytest.raises(InvalidInputError, match="too long"):
+            StateDir(f"{accepted}x").create()
+        assert not os.path.exists(f"{accepted}x")
+
+
+def test_the_longest_socket_name_is_the_platforms():
+    state = StateDir("/s")
+    assert len(socket_path(JobDir(state, JOB, "node").path, JOB, "b" * 8)) == len("/s") + SOCKET_TAIL_BYTES
 
 
 def _id(path, queue):
