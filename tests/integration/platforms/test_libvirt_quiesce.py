@@ -14,6 +14,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import Qu
 from ansible_collections.sendense.platform.plugins.module_utils.platforms._base import APPLICATION, CRASH, FILE_SYSTEM, Source
 from tests.contract.libvirt_lab import LibvirtSourceLab
 from tests.contract.source_contract import OWNER, Runner
+from tests.lab.agent import GuestAgent
 from tests.lab.guest import Guest
 from tests.lab.host import LibvirtHost
 from tests.lab.processes import wait_gone
@@ -102,11 +103,14 @@ def test_an_agent_that_does_not_answer_is_a_recorded_downgrade(running: LibvirtS
     assert failed.value.retryable and looking.stale(running.machine_id) == []
 
 
-def test_an_agent_that_is_gone_is_a_recorded_downgrade(running: LibvirtSourceLab, looking: Source) -> None:
-    running.guest.agent.call("guest-exec", {"path": "/bin/sh", "arg": ["-c", "kill -STOP $PPID; sleep 8; kill -CONT $PPID"]})
+def test_an_agent_that_hangs_is_a_recorded_downgrade(running: LibvirtSourceLab, looking: Source) -> None:
+    hang = ["-c", "sleep 1; kill -STOP $PPID; sleep 12; kill -CONT $PPID"]
+    running.guest.agent.call("guest-exec", {"path": "/bin/sh", "arg": hang})
+    impatient = GuestAgent(running.guest.domain, timeout_s=1)
+    assert wait_gone(lambda: not impatient.ping(), 10)
     wanted, reached, reason = outcome_of_hang(running, looking)
     assert (wanted, reached) == (FILE_SYSTEM, CRASH) and reason.startswith("agent_error: ")
-    assert wait_gone(lambda: running.guest.agent.ping(), 30)
+    assert wait_gone(impatient.ping, 60)
 
 
 def outcome_of_hang(running: LibvirtSourceLab, source: Source) -> "tuple[str, str, str]":
