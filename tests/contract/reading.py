@@ -90,14 +90,14 @@ def serving(node: Dict[str, Any], export: str, socket: str, bitmap: str = "", wr
     argv, environment = export_argv(node, export=export, socket=socket, writable=writable, bitmap=bitmap or None)
     process = subprocess.Popen(argv, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not os.path.exists(socket):
             assert process.poll() is None and time.monotonic() < deadline, "the export server did not start"
             time.sleep(0.01)
         yield f"nbd+unix:///{export}?socket={socket}"
     finally:
         process.terminate()
-        _out, errors = process.communicate(timeout=10)
+        _out, errors = process.communicate(timeout=30)
         if os.path.exists(socket):
             os.unlink(socket)
     assert process.returncode == 0, f"the export server failed: {errors}"

@@ -99,7 +99,7 @@ class MemoryHypervisor:
         argv += [f"--bitmap={BITMAP}"] if since else []
         server = subprocess.Popen(argv + ["--format=qcow2", str(image)], stdin=subprocess.DEVNULL)
         job.servers.append(server)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not socket.exists():
             assert server.poll() is None and time.monotonic() < deadline, "the server of a memory disk did not start"
             time.sleep(0.01)
