@@ -91,16 +91,19 @@ class Fleet:
         """The machine's key in the repository."""
         return f"libvirt-{self.guests[name].uuid}"
 
-    def backup(self, faults: Optional[Dict[str, Fault]] = None, ok: bool = True, **extra: Any) -> Run:
-        """Back up the fleet, with a fault per machine; points that appear must hold what the disks hold now."""
-        contents, known = self.contents(), set(self._point_ids())
+    def backup(self, faults: Optional[Dict[str, Fault]] = None, ok: bool = True, contents: bool = True, **extra: Any) -> Run:
+        """Back up the fleet, with a fault per machine; points that appear must hold what the disks hold now.
+
+        Without ``contents`` nobody reads the disks before: nothing is known of what the points must hold.
+        """
+        held, known = self.contents() if contents else {}, set(self._point_ids())
         watch = Watch(self, faults or {})
         extra.setdefault("backup_vm_heartbeat_timeout", HEARTBEAT_SECONDS)
         run = watch.run("backup", ",".join(self.guests), extra)
         assert not ok or run.returncode == 0, run.output
         for point_id, key in self._point_ids().items():
             if point_id not in known:
-                self.oracle.references[point_id] = contents.get(key, {})
+                self.oracle.references[point_id] = held.get(key, {})
         return run
 
     def _point_ids(self) -> Dict[str, str]:

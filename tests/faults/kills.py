@@ -87,7 +87,7 @@ class Watch:
     def _look(self, started: Started) -> None:
         lines = self._hook.read_text().splitlines()
         for line in lines[self._read :]:
-            step, subject, pid = line.split()
+            step, subject, reached_by = line.split()
             found = self._faults.pop((step, subject), None)
             if found is None:
                 continue
@@ -95,7 +95,7 @@ class Watch:
             if fault.victim == "module":
                 self.hit.append(name)
             else:
-                self._waiting.append((name, fault, int(pid), time.monotonic()))
+                self._waiting.append((name, fault, int(reached_by), time.monotonic()))
         self._read = len(lines)
         for waiting in list(self._waiting):
             name, fault, pid, since = waiting

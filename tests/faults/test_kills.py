@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from typing import Dict, List
+from typing import Any, Dict, List
 
 import pytest
 
@@ -17,7 +17,7 @@ from .kills import Fault
 from .oracle import LOST
 
 #: A copy that takes some seconds, so that "while it copies" is a time and not a hope.
-SLOW = {"backup_vm_max_bytes_per_second": 512 * 1024}
+SLOW: Dict[str, Any] = {"backup_vm_max_bytes_per_second": 512 * 1024}
 
 #: By round its runs, in each of which every machine has another fault. After each run there is one clean-up and the oracle's
 #: O1 to O4; that the machine's next backup gets as far as its next fault, and at last to its end, is O5.
