@@ -3,6 +3,7 @@
 #   ./scripts/test.sh                        lint, unit, contract, integration, e2e, faults
 #   ./scripts/test.sh unit contract          these layers only
 #   ./scripts/test.sh integration -- -k nbd  everything after -- goes to pytest
+# Files of tests run side by side, SENDENSE_TEST_WORKERS of them (2; 0 runs them one after another, for a debugger).
 # Results: build/test/junit.xml. Exit: 0 all passed, 1 something failed, 2 wrong usage.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -37,7 +38,7 @@ done
 if [ "${#directories[@]}" -gt 0 ]; then
   # contained.py fails the run if a test leaves a process behind; half an hour means that something hangs.
   timeout --signal=TERM --kill-after=60 1800 "$python" scripts/contained.py \
-    "$python" -m pytest -p tests.layers -m "not long" --junitxml=build/test/junit.xml --durations=10 \
+    "$python" -m pytest -p tests.layers -m "not long" -n "${SENDENSE_TEST_WORKERS:-2}" --dist loadfile --junitxml=build/test/junit.xml --durations=10 \
     "${directories[@]}" "$@" || status=1
 fi
 exit "$status"

@@ -24,6 +24,8 @@ from tests.lab.disks import MIB
 from .estate import Estate, estate, only, play
 from .site import Run
 
+#: Fixed: people, AWX and the runner look for it.
+PREFIX = "SENDENSE-PROGRESS "
 NAMES = ("steady", "portly", "jobly", "vanisher")
 DATA = 6 * MIB
 SLOW = "{{ 150000 if inventory_hostname == 'steady' else 50000 }}"
@@ -173,6 +175,14 @@ def test_a_second_backup_of_a_machine_is_refused_and_the_first_is_unharmed(distu
     assert report["point"]["level"] == "full"
     assert report["disks"][0]["bytes_read"] >= DATA
     assert set(disturbed.after["steady"]) > set(disturbed.before["steady"])
+
+
+def test_a_long_copy_shows_its_progress_as_json_after_a_fixed_prefix(disturbed):
+    lines = [line.partition(PREFIX)[2] for line in disturbed.slow.output.splitlines() if line.startswith(PREFIX)]
+    steady = [json.loads(line) for line in lines if json.loads(line)["machine"] == "steady"]
+    done = [line["bytes_done"] for line in steady if line["step"] == "copy"]
+    assert len(done) >= 2 and done == sorted(done) and done[-1] > done[0]
+    assert all(line["bytes_total"] >= DATA and set(line) >= {"rate", "eta_s", "text", "disks"} for line in steady if line["step"] == "copy")
 
 
 @pytest.mark.parametrize("name", ["portly", "jobly"])
