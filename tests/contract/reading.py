@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Tuple
 
@@ -15,6 +14,7 @@ import nbd
 
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.exports import export_argv
 from ansible_collections.sendense.platform.plugins.module_utils.platforms._base import INCREMENTAL, DiskSnapshot
+from tests.doubles.nbd_server import await_greeting, stop
 
 _CHUNK = 1 << 20
 
@@ -89,15 +89,10 @@ def serving(node: Dict[str, Any], export: str, socket: str, bitmap: str = "", wr
     """A real export server for one block node; it must end without an error."""
     argv, environment = export_argv(node, export=export, socket=socket, writable=writable, bitmap=bitmap or None)
     process = subprocess.Popen(argv, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True)
+    errors = ""
     try:
-        deadline = time.monotonic() + 30
-        while not os.path.exists(socket):
-            assert process.poll() is None and time.monotonic() < deadline, "the export server did not start"
-            time.sleep(0.01)
+        await_greeting(process, socket)
         yield f"nbd+unix:///{export}?socket={socket}"
     finally:
-        process.terminate()
-        _out, errors = process.communicate(timeout=30)
-        if os.path.exists(socket):
-            os.unlink(socket)
+        errors = stop(process, socket)
     assert process.returncode == 0, f"the export server failed: {errors}"

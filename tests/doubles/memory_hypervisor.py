@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Set
 
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.targets import UNIX, NbdTarget
 from ansible_collections.sendense.platform.plugins.module_utils.errors import MachineNotFoundError
+from tests.doubles.nbd_server import await_greeting, stop
 
 BLOCK = 65536
 BITMAP = "changed"
@@ -99,10 +99,7 @@ class MemoryHypervisor:
         argv += [f"--bitmap={BITMAP}"] if since else []
         server = subprocess.Popen(argv + ["--format=qcow2", str(image)], stdin=subprocess.DEVNULL)
         job.servers.append(server)
-        deadline = time.monotonic() + 30
-        while not socket.exists():
-            assert server.poll() is None and time.monotonic() < deadline, "the server of a memory disk did not start"
-            time.sleep(0.01)
+        await_greeting(server, str(socket))
         return NbdTarget(key="disk0", transport=UNIX, export=export, socket=str(socket)).uri()
 
     def _mark(self, image: Path, blocks: List[int], size: int) -> None:
@@ -118,7 +115,7 @@ class MemoryHypervisor:
         """Stop serving a job."""
         job = machine.jobs.pop(job_id)
         for server in job.servers:
-            _stop(server)
+            stop(server, "")
         for path in job.files:
             path.unlink(missing_ok=True)
 
@@ -144,16 +141,6 @@ def unkind_hypervisor(directory: Path) -> MemoryHypervisor:
         ]
         hypervisor.add(MemoryMachine(machine_id, name, disks, tags=["{% raw %}", "web"]))
     return hypervisor
-
-
-def _stop(server: "subprocess.Popen[bytes]") -> None:
-    """qemu-nbd loses a TERM that comes between its first listening and its main loop."""
-    server.terminate()
-    try:
-        server.wait(5)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
 
 
 def _run(*arguments: str) -> None:
