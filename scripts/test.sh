@@ -32,13 +32,14 @@ for layer in "${layers[@]}"; do
   if [ "$layer" = lint ]; then
     SENDENSE_VENV=$venv ./scripts/lint.sh || status=1
   else
-    directories+=("tests/$layer")
+    directories=("tests/$layer" "${directories[@]}") # the last layers have the longest files, which must not end alone
   fi
 done
 if [ "${#directories[@]}" -gt 0 ]; then
-  # contained.py fails the run if a test leaves a process behind; half an hour means that something hangs.
-  timeout --signal=TERM --kill-after=60 1800 "$python" scripts/contained.py \
-    "$python" -m pytest -p tests.layers -m "not long" -n "${SENDENSE_TEST_WORKERS:-2}" --dist loadfile --junitxml=build/test/junit.xml --durations=10 \
+  # contained.py fails the run if a test leaves a process behind; fifty minutes mean that something hangs.
+  timeout --signal=TERM --kill-after=60 3000 "$python" scripts/contained.py \
+    "$python" -m pytest -p tests.layers -m "not long" -n "${SENDENSE_TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder \
+    --junitxml=build/test/junit.xml --durations=10 \
     "${directories[@]}" "$@" || status=1
 fi
 exit "$status"
