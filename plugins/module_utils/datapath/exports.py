@@ -97,10 +97,18 @@ def supports_direct(path: str) -> bool:
     return True
 
 
+def _size(path: str) -> int:
+    """Bytes of a file; 0 for what is not there, which the server itself will say best."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
 def _has_odd_tail(node: Dict[str, Any]) -> bool:
     """Whether a raw layer ends inside a page: qemu cannot write such a disk past the page cache."""
     below = [node[child] for child in ("file", "backing") if node.get(child)]
-    odd = node["driver"] == "raw" and any(os.path.getsize(path) % _DIRECT_BYTES for path in node_files(node))
+    odd = node["driver"] == "raw" and any(_size(path) % _DIRECT_BYTES for path in node_files(node))
     return odd or any(_has_odd_tail(child) for child in below)
 
 
