@@ -28,21 +28,29 @@ def backup_report(arguments: Dict[str, Any]) -> Report:
         plan = snapped.get("plan") or {}
         rows = [dict(disk, to_read=_bound(disk)) for disk in plan.get("disks", [])]
         report.update(planned=True, disks=plan.get("disks", []), expected_bytes=plan.get("expected_bytes", 0))
-        report["lines"] = [f"would be backed up to {report['repository'].get('path', '')}"]
-        report["lines"] += table(rows, ("key", "level", "reason", "to_read"))
+        expected = human_bytes(report["expected_bytes"])
+        report["lines"] = [f"would be backed up to {report['repository'].get('path', '')}, about {expected} to read in all"]
+        report["lines"] += [*table(rows, ("key", "level", "reason", "to_read")), *_warnings(report)]
         return report
     moved = {disk["key"]: disk for disk in copied.get("disks", [])}
     rows = [_disk_row(disk, moved.get(disk["key"], {})) for disk in committed["disks"]]
     point = committed["point"]
     report.update(planned=False, point=point, disks=rows, totals=copied.get("totals", {}))
-    how = f"{point['consistency']['reached']}-consistent, verified {point['verified']['method']}"
+    consistency = point["consistency"]
+    why = f" ({consistency['reason']})" if consistency.get("reason") else ""
+    how = f"{consistency['reached']}-consistent{why}, verified {point['verified']['method']}"
     report["lines"] = [f"backup {point['id']}, {point['level']}, {how}"]
     report["lines"] += table([_human(row) for row in rows], ("key", "level", "reason", "read", "written", "zeroed", "rate", "stored"))
+    report["lines"] += _warnings(report)
     return report
 
 
+def _warnings(report: Report) -> List[str]:
+    return [f"warning: {text}" for text in report["warnings"]]
+
+
 def _bound(disk: Dict[str, Any]) -> str:
-    return ("" if disk.get("expected_exact") else "at most ") + human_bytes(disk.get("expected_bytes"))
+    return ("" if disk.get("expected_exact") else "about ") + human_bytes(disk.get("expected_bytes"))
 
 
 def _disk_row(disk: Dict[str, Any], moved: Dict[str, Any]) -> Dict[str, Any]:
@@ -87,7 +95,9 @@ def restore_report(arguments: Dict[str, Any]) -> Report:
     report.update(paths=restored.get("paths", {}), disks=copied.get("disks", []), totals=copied.get("totals", {}))
     rows = [_human(disk) for disk in report["disks"]]
     done = "restored" if rows else ("already restored" if report["machine_id"] else "would be restored")
-    report["lines"] = [f"backup {report['point_id']} {done}", *(table(rows, ("key", "read", "written", "rate")) if rows else [])]
+    report["destination"] = str(arguments.get("destination") or "")
+    where = f" to {report['destination']}" if report["destination"] else ""
+    report["lines"] = [f"backup {report['point_id']} {done}{where}", *(table(rows, ("key", "read", "written", "rate")) if rows else [])]
     return report
 
 

@@ -54,6 +54,9 @@ options:
   restored:
     description: Result of M(sendense.platform.vm), or of M(sendense.platform.nbd_export) for files.
     type: dict
+  destination:
+    description: Where a restore goes, in words for the report.
+    type: str
   report_dir:
     description: Directory on the controller for C(JOB-MACHINE.json); nothing is written without it.
     type: path

@@ -195,12 +195,14 @@ def run(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     if params["state"] == "absent":
         return snapshot.close_snapshot(params, check_mode)
     result = snapshot.open_snapshot(params, check_mode)
-    result["diff"] = {"before": "", "after": "".join(_diff_line(disk) for disk in result["plan"]["disks"])}
+    header = f"backup of {params['platform']} machine {params['machine_id']}"
+    lines = "".join(_diff_line(disk) for disk in result["plan"]["disks"])
+    result["diff"] = {"before": "", "after": lines, "before_header": header, "after_header": header}
     return result
 
 
 def _diff_line(disk: Dict[str, Any]) -> str:
-    bound = "" if disk["expected_exact"] else "at most "
+    bound = "" if disk["expected_exact"] else "about "
     return f"{disk['key']}: {disk['level']} ({disk['reason']}), {bound}{disk['expected_bytes']} bytes to read\n"
 
 

@@ -242,7 +242,8 @@ def _check_request(request: TargetRequest) -> None:
             raise InvalidInputError(f"The disk key {disk.key!r} is not of the form disk<N>.")
     if not os.path.isabs(request.storage) or not os.path.isdir(request.storage):
         raise InvalidInputError(
-            f"The storage {request.storage!r} is not an existing directory of this place, given by its absolute path.",
+            f"Cannot create disks in storage {request.storage!r}: it is not the absolute path of a directory that exists at this node. "
+            "Make it there, or name another one.",
             details={"storage": request.storage},
         )
     if request.nvram_path and not os.path.isfile(request.nvram_path):
