@@ -147,9 +147,11 @@ def check_repository(path: str) -> Check:
         with open(marker, encoding="utf-8") as handle:
             identity = json.load(handle)["repository_id"]
     except FileNotFoundError:
-        return Check("repository", FAILED, f"{path} holds no {MARKER}", "Mount the storage, or let the first backup create it.")
+        return Check(
+            "repository", FAILED, f"{path} holds no {MARKER}", "Mount the storage, or initialise it once with the repository module."
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return Check("repository", FAILED, f"{marker} cannot be read: {error}", "See docs/runbooks for a damaged repository.")
+        return Check("repository", FAILED, f"{marker} cannot be read: {error}", "See docs/runbooks/lost-repository-marker.md.")
     if not os.access(path, os.W_OK | os.X_OK):
         return Check("repository", FAILED, f"{path} is not writable for user id {os.geteuid()}", "Run as its owner or mount it read-write.")
     free = shutil.disk_usage(path).free
@@ -160,7 +162,9 @@ def check_libvirt(uri: str) -> Check:
     """Whether libvirt answers at this URI. By its own client: the runner loads no platform library."""
     status, text = _output(["virsh", f"--connect={uri}", "--readonly", "version"])
     if status != 0:
-        return Check("libvirt", FAILED, f"{uri}: {text[:200]}", "Check that libvirtd runs there and that this user may connect.")
+        return Check(
+            "libvirt", FAILED, f"{uri}: {' '.join(text.split())[:200]}", "Check that libvirtd runs there and that this user may connect."
+        )
     running = re.search(r"hypervisor: (.+)", text)
     return Check("libvirt", OK, f"{uri}: {running.group(1) if running else 'connected'}")
 
