@@ -101,7 +101,7 @@ class DiskPlan:
     change_id: str = ""
     """The token that the incremental starts from."""
     expected_bytes: int = 0
-    """Bytes that will be read: an upper bound unless ``expected_exact``. A running machine may add to it until the snapshot."""
+    """Bytes that will be read: an estimate unless ``expected_exact``. A running machine may add to it until the snapshot."""
     expected_exact: bool = False
     """Whether change tracking itself counted the bytes, a moment ago."""
 
