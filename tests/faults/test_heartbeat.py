@@ -18,7 +18,7 @@ SLACK_SECONDS = 20
 
 
 def test_a_frozen_guest_is_thawed_and_an_open_snapshot_ended_when_nobody_is_left(fleet: Fleet) -> None:
-    guest = Guest.bootable(fleet.host, "m00", quiet=True)
+    guest = Guest.bootable(fleet.host, "m00", quiet=True, odd_mib=8, raw_mib=4)
     fleet.adopt(guest.start())
     guest.wait_ready()
     guest.agent.wait()
