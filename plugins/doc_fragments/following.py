@@ -18,18 +18,4 @@ options:
     type: str
     choices: [run, start, collect]
     default: run
-  heartbeats:
-    description: Heartbeat files of the same job at other places, which the action plugin keeps fresh meanwhile.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      host:
-        description: Inventory name of the place.
-        type: str
-        required: true
-      path:
-        description: The file, as C(job.heartbeat) of an earlier task named it.
-        type: path
-        required: true
 """

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of every module that works on a repository."""
+"""Options of every module that works on a repository; those that cannot do without add ``required``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ options:
   repository:
     description: The repository.
     type: dict
-    required: true
     suboptions:
       type:
         description: The storage backend.

@@ -42,9 +42,13 @@ def place_spec() -> Spec:
 
 
 def following_spec() -> Spec:
-    """Fragment ``following``: how long work is started, followed and collected."""
+    """Fragments ``following`` and ``heartbeats``: how long work is started, followed and collected."""
+    return dict(heartbeats_spec(), phase={"type": "str", "choices": ["run", "start", "collect"], "default": "run"})
+
+
+def heartbeats_spec() -> Spec:
+    """Fragment ``heartbeats``: what keeps a job alive at its other places meanwhile."""
     return {
-        "phase": {"type": "str", "choices": ["run", "start", "collect"], "default": "run"},
         "heartbeats": {
             "type": "list",
             "elements": "dict",

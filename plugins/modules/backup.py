@@ -24,12 +24,15 @@ extends_documentation_fragment:
   - sendense.platform.repository
   - sendense.platform.place
   - sendense.platform.following
+  - sendense.platform.heartbeats
 attributes:
   check_mode:
     support: full
   diff_mode:
     support: none
 options:
+  repository:
+    required: true
   state:
     description: The step.
     type: str

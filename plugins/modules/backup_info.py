@@ -25,6 +25,8 @@ attributes:
   diff_mode:
     support: none
 options:
+  repository:
+    required: true
   platform:
     description: The platform of O(machine_id).
     type: str

@@ -23,12 +23,15 @@ extends_documentation_fragment:
   - sendense.platform.repository
   - sendense.platform.place
   - sendense.platform.following
+  - sendense.platform.heartbeats
 attributes:
   check_mode:
     support: full
   diff_mode:
     support: none
 options:
+  repository:
+    required: true
   platform:
     description: The platform of the machine.
     type: str

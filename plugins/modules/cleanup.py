@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - sendense.platform.attributes
   - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.place
+  - sendense.platform.repository
 attributes:
   check_mode:
     support: full
@@ -81,25 +82,6 @@ options:
         type: str
   repository:
     description: The repository whose partial points are cleaned up (hub only).
-    type: dict
-    suboptions:
-      type:
-        description: The storage backend.
-        type: str
-        default: local
-        choices: [local]
-      path:
-        description: Directory of the repository at the hub.
-        type: path
-        required: true
-      id:
-        description: The identity that the repository must have; empty accepts any that is initialised.
-        type: str
-        default: ''
-      reserve_bytes:
-        description: Bytes of free space that backups never use.
-        type: int
-        default: 268435456
   owner:
     description: First 8 hex digits of the repository id, whose unneeded checkpoints may be dropped (node only). Empty drops none.
     type: str

@@ -21,6 +21,7 @@ extends_documentation_fragment:
   - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.place
   - sendense.platform.following
+  - sendense.platform.heartbeats
 attributes:
   check_mode:
     support: full

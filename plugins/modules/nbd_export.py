@@ -21,6 +21,8 @@ extends_documentation_fragment:
   - sendense.platform.attributes
   - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.place
+  - sendense.platform.repository
+  - sendense.platform.heartbeats
 attributes:
   check_mode:
     support: full
@@ -47,25 +49,6 @@ options:
     type: int
   repository:
     description: The repository (V(restore) only; an open backup knows its own).
-    type: dict
-    suboptions:
-      type:
-        description: The storage backend.
-        type: str
-        default: local
-        choices: [local]
-      path:
-        description: Directory of the repository at the hub.
-        type: path
-        required: true
-      id:
-        description: The identity that the repository must have; empty accepts any that is initialised.
-        type: str
-        default: ''
-      reserve_bytes:
-        description: Bytes of free space that backups never use.
-        type: int
-        default: 268435456
   machine_key:
     description: The machine in the repository (V(restore) only).
     type: str
@@ -141,20 +124,6 @@ options:
       - The action plugin waits in short turns, and keeps the job alive at the places of O(heartbeats) meanwhile.
     type: int
     default: 300
-  heartbeats:
-    description: Heartbeat files of the same job at other places, which the action plugin keeps fresh while it waits for ports.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      host:
-        description: Inventory name of the place.
-        type: str
-        required: true
-      path:
-        description: The file, as C(job.heartbeat) of an earlier task named it.
-        type: path
-        required: true
 """
 
 EXAMPLES = r"""
@@ -224,7 +193,7 @@ paths:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import following_spec, place_spec, repository_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import heartbeats_spec, place_spec, repository_spec
 from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import exports
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
@@ -259,7 +228,7 @@ def argument_spec() -> Dict[str, Any]:
         only={"type": "list", "elements": "str", "default": []},
         node={"type": "str", "default": ""},
         port_wait={"type": "int", "default": 300},
-        heartbeats=following_spec()["heartbeats"],
+        **heartbeats_spec(),
     )
 
 

@@ -26,6 +26,8 @@ attributes:
   diff_mode:
     support: none
 options:
+  repository:
+    required: true
   state:
     description: V(present) initialises the repository if it is not.
     type: str

@@ -26,6 +26,8 @@ attributes:
   diff_mode:
     support: none
 options:
+  repository:
+    required: true
   scan:
     description: Also list every point and every partial point.
     type: bool

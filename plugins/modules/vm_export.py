@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - sendense.platform.attributes
   - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.place
+  - sendense.platform.heartbeats
 attributes:
   check_mode:
     support: full
@@ -35,20 +36,6 @@ options:
     description: The job whose snapshot is served.
     type: str
     required: true
-  heartbeats:
-    description: Heartbeat files of the same job at other places, which the action plugin keeps fresh while this task runs.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      host:
-        description: Inventory name of the place.
-        type: str
-        required: true
-      path:
-        description: The file, as C(job.heartbeat) of an earlier task named it.
-        type: path
-        required: true
 """
 
 EXAMPLES = r"""
@@ -70,7 +57,7 @@ sources:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import following_spec, place_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import heartbeats_spec, place_spec
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import snapshot
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
@@ -81,7 +68,7 @@ def argument_spec() -> Dict[str, Any]:
         place_spec(),
         state={"type": "str", "default": "started", "choices": ["started", "stopped"]},
         job_id={"type": "str", "required": True},
-        heartbeats=following_spec()["heartbeats"],
+        **heartbeats_spec(),
     )
 
 

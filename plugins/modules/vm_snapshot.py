@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.platform
   - sendense.platform.place
+  - sendense.platform.heartbeats
 attributes:
   check_mode:
     support: full
@@ -91,20 +92,6 @@ options:
     description: Whether the backup that read this snapshot was committed (V(absent) only).
     type: bool
     default: false
-  heartbeats:
-    description: Heartbeat files of the same job at other places, which the action plugin keeps fresh while this task runs.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      host:
-        description: Inventory name of the place.
-        type: str
-        required: true
-      path:
-        description: The file, as C(job.heartbeat) of an earlier task named it.
-        type: path
-        required: true
 """
 
 EXAMPLES = r"""
@@ -159,7 +146,7 @@ removed:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import following_spec, machine_spec, place_spec, platform_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import heartbeats_spec, machine_spec, place_spec, platform_spec
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import snapshot
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
@@ -186,7 +173,7 @@ def argument_spec() -> Dict[str, Any]:
         skip_excluded_disks={"type": "bool", "default": False},
         max_bytes={"type": "int"},
         committed={"type": "bool", "default": False},
-        heartbeats=following_spec()["heartbeats"],
+        **heartbeats_spec(),
     )
 
 
