@@ -1,5 +1,5 @@
 # Shorthands; every target is a script that can be run by hand.
-.PHONY: help demo test lint generate lab-up lab-down fresh clean
+.PHONY: help demo test faults lint generate lab-up lab-down fresh clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -9,6 +9,9 @@ demo: ## install what is missing and run the main job on a live guest
 
 test: ## all test layers
 	./scripts/test.sh
+
+faults: ## the fault campaign, about an hour; FAMILY=name SEED=number for one family
+	./scripts/faults.sh $(if $(FAMILY),--family $(FAMILY)) $(if $(SEED),--seed $(SEED))
 
 lint: ## all linters (after one run of make test or demo)
 	./scripts/bootstrap.sh --dev

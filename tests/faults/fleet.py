@@ -9,6 +9,7 @@ import random
 import shutil
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
@@ -146,7 +147,7 @@ class Fleet:
 
 
 def open_fleet(base: Path, name: str, seed: int) -> Iterator[Fleet]:
-    """A fleet whose host is below ``base`` and whose site has a short path; nothing of it is left afterwards."""
+    """A fleet whose host is below ``base`` and whose site has a short path; nothing of it is left afterwards. For fixtures."""
     host = LibvirtHost(f"{name}h", base)
     fleet = None
     try:
@@ -160,3 +161,7 @@ def open_fleet(base: Path, name: str, seed: int) -> Iterator[Fleet]:
             assert not left, f"left running: {left}"
         else:
             host.stop()
+
+
+#: The same for a ``with`` statement.
+fleet_at = contextmanager(open_fleet)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional
 
@@ -27,16 +28,25 @@ _TESTS = BUILD / "t"
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
-def lab_base() -> Iterator[Path]:
-    """A directory for the hosts of this test run; its path is short enough for sockets."""
+@contextmanager
+def lab_directory() -> Iterator[Path]:
+    """A directory for the hosts of this process; its path is short enough for sockets. Nothing of it is left afterwards."""
     remove_leftovers(_TESTS)
     base = _TESTS / f"{os.getpid()}-{start_ticks(os.getpid())}"
     base.mkdir(parents=True, exist_ok=True)
-    yield base
-    # Every conftest.py that imports this fixture has its own, on the same directory: the first one to end removes it.
-    remove_hosts(base)
-    shutil.rmtree(base, ignore_errors=True)
+    try:
+        yield base
+    finally:
+        # Every conftest.py that imports the fixture below has its own, on the same directory: the first one to end removes it.
+        remove_hosts(base)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def lab_base() -> Iterator[Path]:
+    """A directory for the hosts of this test run."""
+    with lab_directory() as base:
+        yield base
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,20 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All families, in the order in which a campaign runs them: one file each, one line here."""
+
+from __future__ import annotations
+
+from typing import List
+
+from ._base import Family
+from .kill_step import KillStep
+
+FAMILIES: List[Family] = [
+    KillStep(),
+]
+
+
+def family(name: str) -> Family:
+    """A family by name. KeyError if there is none."""
+    return {one.NAME: one for one in FAMILIES}[name]
