@@ -43,7 +43,7 @@ class PointFilter:
 
     machine_key: str = ""
     status: str = ""
-    """``ok`` or ``damaged``."""
+    """``ok``, ``damaged`` or ``merging``."""
     level: str = ""
     since: str = ""
     until: str = ""
@@ -55,7 +55,7 @@ class Point:
 
     manifest: Manifest
     status: str
-    """``ok`` or ``damaged``."""
+    """``ok``, ``damaged``, or ``merging``: it has expired, is being merged into the next point, and is offered no more."""
     damage: str = ""
     """What was found, and in which point it began."""
     immutable_until: str = ""
@@ -102,6 +102,40 @@ class OpenPoint:
     images: Dict[str, Dict[str, Any]] = field(default_factory=dict)
     hub_id: str = ""
     """The hub whose job writes it; empty if unknown. Only that hub can say whether the job is alive."""
+
+
+@dataclass
+class MergeDisk:
+    """What has to be done for one disk of the survivor of a merge."""
+
+    key: str
+    """Key of the disk in the survivor."""
+    action: str
+    """``keep``: nothing. ``commit``: bring the data of ``top`` down into ``base``. ``copy``: write ``top`` into ``base`` anew."""
+    top: Dict[str, Any]
+    """Block node (explicit chain) whose data goes down; empty for ``keep``."""
+    base: str
+    """Path of the lowest image, for ``commit``, which is a member of that chain; of the new, empty image, for ``copy``."""
+    size_bytes: int
+    """Virtual size."""
+    hashes: List[str]
+    """Block hash files that make up the new image, oldest first."""
+
+
+@dataclass
+class OpenMerge:
+    """A merge that has begun; plain data that survives the process. docs/design/retention.md shows its steps."""
+
+    machine_key: str
+    kind: str
+    """``merge``, or ``synthetic`` if nothing is consumed and the survivor is written anew as a full."""
+    consumed: List[str]
+    """Oldest first."""
+    survivor: str
+    job_id: str
+    disks: List[MergeDisk]
+    path: str
+    """A directory at this place for the survivor's new files."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +202,7 @@ class Repository(ABC):
 
     @abstractmethod
     def create(self, new: NewPoint) -> OpenPoint:
-        """Make the partial point and its empty images. On error nothing is left.
+        """Make the partial point and its empty images. On error nothing is left. PointNotFoundError for a parent being merged.
 
         Opening the parent checks its manifest, sizes, headers and root: PointDamagedError. RepositoryFullError if the
         storage has not ``expected_bytes`` plus the reserve. FencedError for an old generation.
@@ -234,14 +268,64 @@ class Repository(ABC):
     def delete(self, machine_key: str, point_id: str) -> bool:
         """Delete one point that nothing depends on; False if it is gone. PointImmutableError, PointInUseError.
 
+        The points of an open merge, consumed and survivor, are in use.
         A partial point that is being built on it depends on it, too. A crash leaves the point whole or not listed.
+        """
+
+    # --- merging: docs/design/retention.md ---------------------------------------------------------------------------
+
+    def begin_merge(self, machine_key: str, survivor: str, consumed: List[str], job_id: str) -> OpenMerge:
+        """Durably decide that ``consumed`` go into ``survivor``: from now on they have the status ``merging``.
+
+        ``consumed`` are the points right below the survivor, oldest first; empty means a synthetic full. An open merge of the
+        same points is taken over from its former job and begun again. The caller holds the machine's lease and, exclusively,
+        those of all points that stand on the oldest of them.
+        PointNotFoundError; PointInUseError if others depend on a consumed point, or another merge is open;
+        PointImmutableError; PointDamagedError after the checks of opening the survivor; InvalidInputError if the points are
+        no run, or nothing is to be done; RepositoryFullError, CapabilityMissingError. On error nothing was changed.
+        """
+
+    def merged_images(self, merge: OpenMerge) -> Dict[str, Dict[str, Any]]:
+        """Block nodes to re-read, by key of the disks that are not kept, after making their data durable (fsync).
+
+        Called when the data of all disks was moved. FencedError if another job has taken the merge over.
+        """
+
+    def merged_hashes(self, merge: OpenMerge) -> Dict[str, str]:
+        """Write the composed block hashes into the work directory; their paths by key of the disks that are not kept.
+
+        VerificationFailedError if they have not the root of the survivor; FencedError, PointDamagedError.
+        """
+
+    def finish_merge(self, merge: OpenMerge, digests: Dict[str, str], verified: Dict[str, str]) -> Point:
+        """Put the survivor's new form in its place, by one atomic step, and remove what was consumed; the survivor.
+
+        ``digests`` are those of the image files of :meth:`merged_images`; ``verified`` says how they were re-read, as in the
+        manifest. Repetition after success returns the survivor. FencedError, VerificationFailedError if the files are not
+        complete or do not fit. A crash leaves what :meth:`recover` or a repetition of all finishes.
+        """
+
+    def abandon_merge(self, machine_key: str, reason: str) -> List[str]:
+        """End a merge whose data cannot be proved: consumed, survivor and what stands on it are marked as damaged.
+
+        Returns the ids newly marked; an empty list if no merge was open. From then on they may be deleted. A merge whose
+        result is in its place already is finished instead.
+        """
+
+    def open_merges(self, machine_key: str) -> List[OpenMerge]:
+        """Merges that were begun and not finished: one or none. Give its points to :meth:`begin_merge` to go on."""
+
+    def recover(self, machine_key: str) -> List[str]:
+        """Finish a merge whose result was complete, in a machine nobody else writes to; what was done, in words.
+
+        Jobs that write for the machine need not call it: :meth:`raise_generation` does.
         """
 
     @abstractmethod
     def set_immutable(self, machine_key: str, point_id: str, until: str) -> str:
         """Refuse deletion until then (UTC ISO 8601), also of all that the point stands on; returns how far it is enforced.
 
-        Never shortens.
+        Never shortens. PointInUseError while the point, or one that it stands on, is being merged.
 
         CapabilityMissingError where the backend cannot.
         """
