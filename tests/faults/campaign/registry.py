@@ -8,10 +8,14 @@ from __future__ import annotations
 from typing import List
 
 from ._base import Family
+from .flip import Flip
 from .kill_step import KillStep
+from .power_cut import PowerCut
 
 FAMILIES: List[Family] = [
     KillStep(),
+    Flip(),
+    PowerCut(),
 ]
 
 
