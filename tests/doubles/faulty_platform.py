@@ -19,6 +19,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.platforms._base 
     SourceCapabilities,
     Target,
     TargetRequest,
+    TrackingFinding,
 )
 
 
@@ -81,6 +82,13 @@ class FaultySource(Source):
 
     def stale(self, machine_id: str) -> List[Dict[str, str]]:
         return self.fault.around(lambda: self.inner.stale(machine_id), "stale")
+
+    def tracking_findings(self, machine_id: str, owner: str, known_change_ids: List[str]) -> List[TrackingFinding]:
+        return self.fault.around(lambda: self.inner.tracking_findings(machine_id, owner, known_change_ids), "tracking_findings")
+
+    def mend_tracking(self, machine_id: str, owner: str, known_change_ids: List[str], finding: TrackingFinding) -> bool:
+        call = lambda: self.inner.mend_tracking(machine_id, owner, known_change_ids, finding)  # noqa: E731
+        return self.fault.around(call, "mend_tracking")
 
 
 class FaultyTarget(Target):

@@ -41,6 +41,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.platforms._base 
     Target,
     TargetDisk,
     TargetRequest,
+    TrackingFinding,
     assign_keys,
 )
 from tests.doubles.memory_hypervisor import BITMAP, BLOCK, MemoryDisk, MemoryHypervisor, MemoryJob, MemoryMachine
@@ -161,6 +162,24 @@ class MemorySource(_Connected, Source):
             owner, job_id, _random = token.split("-")
             found.append({"kind": "checkpoint", "name": token, "job_id": job_id, "owner": owner})
         return found
+
+    def tracking_findings(self, machine_id: str, owner: str, known_change_ids: List[str]) -> List[TrackingFinding]:
+        try:
+            machine = self.host.find(machine_id)
+        except MachineNotFoundError:
+            return []
+        tokens = {token for disk in machine.disks for token in disk.dirty}
+        ours = {token for token in tokens if token.split("-")[0] == owner and token.split("-")[1] not in machine.jobs}
+        lost = {token for token in known_change_ids if token and token.split("-")[0] == owner} - tokens
+        found = [TrackingFinding("tracking_unneeded", token, "needless", token.split("-")[1]) for token in ours - set(known_change_ids)]
+        return found + [TrackingFinding("tracking_lost", token, "gone", token.split("-")[1]) for token in sorted(lost)]
+
+    def mend_tracking(self, machine_id: str, owner: str, known_change_ids: List[str], finding: TrackingFinding) -> bool:
+        if finding not in self.tracking_findings(machine_id, owner, known_change_ids) or finding.kind != "tracking_unneeded":
+            return False
+        for disk in self.host.find(machine_id).disks:
+            disk.dirty.pop(finding.name, None)
+        return True
 
     @staticmethod
     def _refuse_jobs(machine: MemoryMachine, job_id: str) -> None:

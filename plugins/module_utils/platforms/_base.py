@@ -36,8 +36,22 @@ REASONS = (
     "tracking_error",
     "foreign_snapshot",
     "machine_reverted",
+    "tracking_lied",
     "chain_too_deep",
     "requested",
+)
+
+
+#: What can be wrong with the change tracking of a machine and with what jobs left at it; docs/runbooks/doctor-findings.md.
+TRACKING_FINDINGS = (
+    "tracking_inconsistent",
+    "checkpoint_without_bitmap",
+    "bitmap_without_checkpoint",
+    "tracking_unneeded",
+    "tracking_lost",
+    "checkpoint_chain_broken",
+    "source_image_unreadable",
+    "scratch_left",
 )
 
 
@@ -172,6 +186,10 @@ class Snapshot:
     """A copy of the firmware variables in ``work_dir``, if the machine has any."""
     skipped_disks: List[Dict[str, str]] = field(default_factory=list)
     warnings: List[str] = field(default_factory=list)
+    incarnation: Dict[str, str] = field(default_factory=dict)
+    """By what a later snapshot can tell that change tracking was interrupted meanwhile, as far as the platform says:
+    ``host`` (this boot of the host), ``run`` (this run of the machine; empty while it is off), ``began`` (how that run began, if not
+    in the usual way: ``restored``, ``crashed``)."""
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain data for JSON."""
@@ -184,6 +202,21 @@ class Snapshot:
         values["machine"] = Machine.from_dict(data["machine"])
         values["disks"] = [DiskSnapshot(**disk) for disk in data["disks"]]
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class TrackingFinding:
+    """One thing that is not in order at a machine; plain data."""
+
+    kind: str
+    """One of TRACKING_FINDINGS."""
+    name: str
+    """Of the checkpoint, bitmap, disk or file, verbatim."""
+    message: str
+    job_id: str = ""
+    """The job that made it, as :meth:`Source.stale` gives it; empty if unknown."""
+    created: float = 0
+    """Seconds since 1970; 0 if unknown."""
 
 
 class Source(ABC):
@@ -258,6 +291,22 @@ class Source(ABC):
         ``kind`` is ``job`` (a running backup job) or ``checkpoint``, whose ``name`` stands verbatim in the change ids that need
         it. ``job_id`` may be no more than the job's first 8 digits: a checkpoint keeps only its name. Whether a job is dead is
         the caller's knowledge. A machine that does not exist has nothing.
+        """
+
+    @abstractmethod
+    def tracking_findings(self, machine_id: str, owner: str, known_change_ids: List[str]) -> List[TrackingFinding]:
+        """What is wrong with this owner's change tracking and with what jobs left; reads only. Empty for a healthy machine.
+
+        ``known_change_ids`` are those that the owner's newest backup needs. What belongs to others is not in it, nor what an
+        open job has just made. A machine that does not exist has nothing.
+        """
+
+    @abstractmethod
+    def mend_tracking(self, machine_id: str, owner: str, known_change_ids: List[str], finding: TrackingFinding) -> bool:
+        """Mend one finding of :meth:`tracking_findings`; False if it is not there any more or cannot be mended.
+
+        Looks again first, so that it never removes what has become sound or needed. Never touches what is not this owner's.
+        SnapshotFailedError if the platform refuses.
         """
 
 

@@ -29,6 +29,7 @@ _CHECKPOINT = re.compile(
 )
 _SOCKET = re.compile(r"sb-(?P<job>[0-9a-f]{8})-(?P<owner>[0-9a-f]{8})\.sock")
 _EXPORT = re.compile(r"sendense-(?P<job>[0-9a-f]{32})-disk[0-9]+")
+_SCRATCH = re.compile(r"sendense-scratch-(?P<job>[0-9a-f]{8})-disk[0-9]+\.qcow2")
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 _OWNER = re.compile(r"[0-9a-f]{8}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
@@ -163,3 +164,9 @@ def scratch_name(job_id: str, key: str) -> str:
 def scratch_prefix(job_id: str) -> str:
     """How the scratch files of a job begin."""
     return f"sendense-scratch-{job_id[:8]}-"
+
+
+def parse_scratch(name: str) -> str:
+    """The job (8 hex) of a scratch file of ours, else empty."""
+    found = _SCRATCH.fullmatch(name)
+    return found["job"] if found else ""

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Dict, List
 
 from ...errors import InvalidInputError, SnapshotFailedError
 from ...model import Machine
-from .._base import Snapshot, SnapshotPlan, SnapshotRequest, Source, SourceCapabilities
-from . import closing, discovery
+from .._base import Snapshot, SnapshotPlan, SnapshotRequest, Source, SourceCapabilities, TrackingFinding
+from . import closing, discovery, examination
 from .client import Client
 from .naming import require_ids
 from .offline import open_offline
@@ -65,6 +65,12 @@ class LibvirtSource(Source):
 
     def stale(self, machine_id: str) -> List[Dict[str, str]]:
         return closing.stale(self._client, machine_id)
+
+    def tracking_findings(self, machine_id: str, owner: str, known_change_ids: List[str]) -> List[TrackingFinding]:
+        return examination.examine(self._client, machine_id, owner, known_change_ids)
+
+    def mend_tracking(self, machine_id: str, owner: str, known_change_ids: List[str], finding: TrackingFinding) -> bool:
+        return examination.mend(self._client, machine_id, owner, known_change_ids, finding)
 
 
 def _adopt_plan(machine: Machine, plan: SnapshotPlan) -> None:
