@@ -12,19 +12,21 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import libvirt
 
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.jobs import list_jobs
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import StateDir
-from tests.e2e.site import Run, Site
+from tests.e2e.canary import new_canary, plant
+from tests.e2e.site import Run, Site, Started
 from tests.lab.disks import MIB, DiskSpec
 from tests.lab.guest import Guest
 from tests.lab.host import LibvirtHost
 
-from .kills import Fault, Watch
+from .kills import Strike
 from .oracle import Oracle, sha256
+from .watch import Faults, Watch
 
 #: Seconds: shorter than the product's default, longer than any task takes on a busy machine.
 HEARTBEAT_SECONDS = 15
@@ -37,19 +39,27 @@ def small_disks() -> List[DiskSpec]:
 
 @dataclass
 class Fleet:
-    """The guests by name. Call :meth:`close` at the end, whatever happened."""
+    """The guests by name; ``struck`` and ``hit`` are the faults of the last run. Call :meth:`close` at the end, whatever happened."""
 
     directory: Path
     host: LibvirtHost
     seed: int
     guests: Dict[str, Guest] = field(default_factory=dict)
-    hit: List[str] = field(default_factory=list)
+    struck: List[Strike] = field(default_factory=list)
     before: Dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.site = Site(self.directory, [self.host.uri])
-        self.oracle = Oracle(self.site, [])
+        canary = new_canary()
+        plant(self.site, canary)
+        self.oracle = Oracle(self.site, [], secret=canary, logs=[self.host.dir / "log"])
+        self._watch: Optional[Watch] = None
+
+    @property
+    def hit(self) -> List[str]:
+        """The machines to which something happened in the last run, sorted."""
+        return sorted(strike.name for strike in self.struck)
 
     def add(self, *names: str, disks: Optional[Sequence[DiskSpec]] = None) -> "Fleet":
         """Make guests, start them paused, and write something to each disk."""
@@ -92,15 +102,28 @@ class Fleet:
         """The machine's key in the repository."""
         return f"libvirt-{self.guests[name].uuid}"
 
-    def backup(self, faults: Optional[Dict[str, Fault]] = None, ok: bool = True, contents: bool = True, **extra: Any) -> Run:
-        """Back up the fleet, with a fault per machine; points that appear must hold what the disks hold now.
+    def play(self, playbook: str, faults: Optional[Faults] = None, tick: Optional[Callable[[Started], None]] = None, **extra: Any) -> Run:
+        """Run a playbook for the whole fleet, with faults by machine; its outcome is for the caller to judge."""
+        watch = self._watch = Watch(self, faults or {}, tick)
+        run = watch.run(playbook, ",".join(self.guests), extra)
+        self.struck = watch.struck
+        return run
+
+    def backup(
+        self,
+        faults: Optional[Faults] = None,
+        ok: bool = True,
+        contents: bool = True,
+        tick: Optional[Callable[[Started], None]] = None,
+        **extra: Any,
+    ) -> Run:
+        """Back up the fleet, with faults by machine; points that appear must hold what the disks hold now.
 
         Without ``contents`` nobody reads the disks before: nothing is known of what the points must hold.
         """
         held, known = self.contents() if contents else {}, set(self._point_ids())
-        watch = Watch(self, faults or {})
         extra.setdefault("backup_vm_heartbeat_timeout", HEARTBEAT_SECONDS)
-        run = watch.run("backup", ",".join(self.guests), extra)
+        run = self.play("backup", faults, tick, **extra)
         assert not ok or run.returncode == 0, run.output
         for point_id, key in self._point_ids().items():
             if point_id not in known:
@@ -130,8 +153,13 @@ class Fleet:
                 guest.start(paused=True)
 
     def recover(self) -> List[str]:
-        """Settle, revive, one clean-up; what the oracle finds then. ``before`` was taken by :meth:`remember`."""
+        """Settle, revive, one clean-up; what the oracle finds then. ``before`` was taken by :meth:`remember`.
+
+        What happens to keepers while they settle belongs to the last run.
+        """
         self.settle()
+        if self._watch is not None:
+            self._watch.count_late()
         self.revive()
         run = self.site.play("cleanup", ",".join(self.guests))
         return self.oracle.check(self.before) + ([] if run.returncode == 0 else [f"cleanup failed: {run.output}"])

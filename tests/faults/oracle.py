@@ -4,8 +4,8 @@
 """The oracle: after a fault and one clean-up, is everything as it was promised? Every finding is one line of text.
 
 O1 every point that is listed ok is what was backed up; O2 no job without a living keeper; O3 nothing leaked; O4 no
-committed file changed; O5 the next backup succeeds unaided. It asks files, libvirt, qemu and /proc itself; of the product
-it uses only the readers of manifests and block hashes.
+committed file changed, but for those of a merge; O5 the next backup succeeds unaided; O6 nobody has seen the secret. It asks
+files, libvirt, qemu and /proc itself; of the product it uses only the readers of manifests and block hashes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedi
 from ansible_collections.sendense.platform.plugins.module_utils.platforms.libvirt.naming import CheckpointName
 from ansible_collections.sendense.platform.plugins.module_utils.repositories._base import Point, PointFilter
 from ansible_collections.sendense.platform.plugins.module_utils.repositories.local import LocalRepository
+from tests.e2e.canary import files_with, processes_with
 from tests.e2e.site import Run, Site
 from tests.lab.guest import Guest
 
@@ -43,12 +44,20 @@ LOST = {"tracking_missing", "tracking_inconsistent"}
 
 @dataclass
 class Oracle:
-    """Looks at one site and its guests; ``references`` grow with every backup whose content is known."""
+    """Looks at one site and its guests; ``references`` grow with every backup whose content is known.
+
+    ``released`` are ids of points that may go or be written anew: those that a policy lets go and that a merge gives new files.
+    ``secret`` is a password in the inventory; ``logs`` are further directories in which it must not be.
+    """
 
     site: Site
     guests: List[Guest]
     references: References = field(default_factory=dict)
     states: Dict[str, int] = field(default_factory=dict)
+    released: Set[str] = field(default_factory=set)
+    secret: str = ""
+    logs: List[Path] = field(default_factory=list)
+    seen: Set[str] = field(default_factory=set)
 
     @property
     def repository(self) -> LocalRepository:
@@ -60,8 +69,8 @@ class Oracle:
         self.states = {guest.uuid: guest.domain.state()[0] for guest in self.guests}
 
     def check(self, before: Dict[str, str]) -> List[str]:
-        """O1 to O4; ``before`` is what :meth:`committed_files` said before the fault."""
-        return self.points() + self.jobs() + self.leaks() + self.unchanged(before)
+        """O1 to O4 and O6; ``before`` is what :meth:`committed_files` said before the fault."""
+        return self.points() + self.jobs() + self.leaks() + self.unchanged(before) + self.secrets()
 
     # --- O1 --------------------------------------------------------------------------------------------------------
 
@@ -109,20 +118,44 @@ class Oracle:
         return {str(path): sha256(path) for path in files if path.name != "job.json"}
 
     def unchanged(self, before: Dict[str, str]) -> List[str]:
-        """No file that was committed before the fault is gone or another one."""
-        now = self.committed_files()
-        return [f"O4 {path} {'changed' if path in now else 'is gone'}" for path in before if now.get(path) != before[path]]
+        """No file that was committed before the fault is gone or another one, but for points that a merge or a policy touches."""
+        now, but = self.committed_files(), self.released | self._merging()
+        differing = [path for path in before if now.get(path) != before[path] and Path(path).parent.name not in but]
+        return [f"O4 {path} {'changed' if path in now else 'is gone'}" for path in differing]
+
+    def _merging(self) -> Set[str]:
+        """The points that open merge journals name: those that are consumed, and their survivors."""
+        found: Set[str] = set()
+        for path in Path(self.site.repository, "machines").glob("*/merge.json"):
+            journal = json.loads(path.read_text())
+            found.update([*journal["consumed"], journal["survivor"]])
+        return found
 
     def next_backup(self, run: Run, names: List[str], may_be_full: Set[str]) -> List[str]:
         """O5: the run after a fault has backed up every machine; ``may_be_full`` are reasons besides ``tracking_unsupported``."""
         found = []
         for name in names:
-            disks = run.result(name, "Snapshot all disks at one instant").get("disks", [])
             if not run.result(name, "Make it durable, re-read it, publish it").get("point") or run.error(name):
                 found.append(f"O5 {name}: not backed up: {run.error(name).get('msg') or run.output[-2000:]}")
-            wrong = [disk for disk in disks if disk["level"] != "incremental" and disk["reason"] not in UNTRACKED | may_be_full]
-            found += [f"O5 {name} {disk['key']}: {disk['level']} because of {disk['reason']!r}" for disk in wrong]
+            found += self.levels(run, name, may_be_full)
         return found
+
+    def levels(self, run: Run, name: str, may_be_full: Set[str]) -> List[str]:
+        """O5, as far as a run came: no disk of the machine was to be read in full without a reason."""
+        disks = run.result(name, "Snapshot all disks at one instant").get("disks", [])
+        wrong = [disk for disk in disks if disk["level"] != "incremental" and disk["reason"] not in UNTRACKED | may_be_full]
+        return [f"O5 {name} {disk['key']}: {disk['level']} because of {disk['reason']!r}" for disk in wrong]
+
+    # --- O6 --------------------------------------------------------------------------------------------------------
+
+    def watch_secret(self) -> None:
+        """Look for the secret in the arguments and the environment of everything that runs now."""
+        self.seen.update(processes_with(self.secret) if self.secret else [])
+
+    def secrets(self) -> List[str]:
+        """The secret was in no process that :meth:`watch_secret` saw, and is in no file of the site or log of its hosts."""
+        files = [path for where in (self.site.directory, *self.logs) for path in files_with(self.secret, where)] if self.secret else []
+        return [f"O6 the secret was in {one}" for one in sorted(self.seen)] + [f"O6 the secret is in {path}" for path in files]
 
     # --- O3 --------------------------------------------------------------------------------------------------------
 
