@@ -10,12 +10,15 @@ import shlex
 from typing import Any, Dict
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError
+from ansible_collections.sendense.platform.plugins.modules.backup import main
 from ansible_collections.sendense.platform.plugins.plugin_utils.place_action import PlaceAction
 from ansible_collections.sendense.platform.plugins.plugin_utils.places import Place, relay_file
 
 
 class ActionModule(PlaceAction):
     """The controller's part: files travel over the connections, never in a task result."""
+
+    module_main = staticmethod(main)
 
     def perform(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
         """Run the state that was asked for."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 import uuid
 from typing import Any, Dict
 
+from ansible_collections.sendense.platform.plugins.modules.backup_verify import main
 from ansible_collections.sendense.platform.plugins.plugin_utils.place_action import PlaceAction
 
 
 class ActionModule(PlaceAction):
     """Follows the verifier of one point after another, so that a long verification shows its progress."""
+
+    module_main = staticmethod(main)
 
     def perform(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
         """Verify to the end; the job id ties the calls of the module together."""

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from ansible_collections.sendense.platform.plugins.modules.nbd_copy import main
 from ansible_collections.sendense.platform.plugins.plugin_utils.place_action import PlaceAction
 
 
 class ActionModule(PlaceAction):
     """Follows the mover, so that hours of copying show their progress."""
+
+    module_main = staticmethod(main)
 
     def perform(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
         """Run the mover to its end."""

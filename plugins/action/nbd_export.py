@@ -10,6 +10,7 @@ import time
 from typing import Any, Dict
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import PortsExhaustedError
+from ansible_collections.sendense.platform.plugins.modules.nbd_export import main
 from ansible_collections.sendense.platform.plugins.plugin_utils.place_action import PlaceAction
 from ansible_collections.sendense.platform.plugins.plugin_utils.places import Hearts
 
@@ -20,6 +21,8 @@ DEFAULT_WAIT_SECONDS = 300
 
 class ActionModule(PlaceAction):
     """Waits for ports in turns."""
+
+    module_main = staticmethod(main)
 
     def perform(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
         """Run the module until it has its ports, has failed otherwise, or the wait is over."""

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+from ansible_collections.sendense.platform.plugins.modules.vm_export import main
 from ansible_collections.sendense.platform.plugins.plugin_utils.place_action import PlaceAction
 
 
 class ActionModule(PlaceAction):
     """Store the agent at the place, then run the module there."""
+
+    module_main = staticmethod(main)

@@ -10,10 +10,11 @@ import os
 import shlex
 import tempfile
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Callable, ClassVar, Dict, Optional
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible.vars.clean import remove_internal_keys
 
 from ansible_collections.sendense.platform.plugins.module_utils.agent.build import build_agent
 from ansible_collections.sendense.platform.plugins.module_utils.errors import (
@@ -22,7 +23,8 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
     SendenseError,
 )
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import DEFAULT_STATE_DIR
-from ansible_collections.sendense.platform.plugins.plugin_utils.places import Beating, Hearts
+from ansible_collections.sendense.platform.plugins.plugin_utils import in_process
+from ansible_collections.sendense.platform.plugins.plugin_utils.places import Beating, Hearts, touch_here
 
 PROGRESS_PREFIX = "SENDENSE-PROGRESS "
 #: Seconds between two looks at a status file, and so between two lines of progress.
@@ -41,6 +43,8 @@ class PlaceAction(ActionBase):
     TRANSFERS_FILES = True
     _supports_check_mode = True
     needs_agent = True
+    #: The module's own ``main``, for places where it can run in a fork of this process; imported once, before workers are forked.
+    module_main: ClassVar[Any] = None
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
         """Run the task; a typed error becomes the result of a failed task."""
@@ -61,13 +65,36 @@ class PlaceAction(ActionBase):
 
     def module(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
         """Run the module of this action's name at the task's place; meanwhile the job stays alive at its other places."""
+        forked = self.module_main is not None and in_process.is_possible(self, task_vars)
         if not arguments.get("heartbeats") or self._task.check_mode:
-            return self._run_module(arguments, task_vars)
-        with Beating(Hearts(arguments["heartbeats"], task_vars, self._play_context), BEAT_SECONDS):
-            return self._run_module(arguments, task_vars)
+            return self._forked_module(arguments, task_vars, _nothing) if forked else self._started_module(arguments, task_vars)
+        hearts = Hearts(arguments["heartbeats"], task_vars, self._play_context)
+        if not forked:
+            with Beating(hearts, BEAT_SECONDS):
+                return self._started_module(arguments, task_vars)
+        parent = os.getppid()
+        try:
+            # No thread beats here: a process with threads is not to be forked.
+            return self._forked_module(arguments, task_vars, lambda: hearts.beat() if os.getppid() == parent else None)
+        finally:
+            hearts.close()
 
-    def _run_module(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
+    def _started_module(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
         return self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=task_vars)
+
+    def _forked_module(self, arguments: Dict[str, Any], task_vars: Dict[str, Any], meanwhile: Callable[[], None]) -> Dict[str, Any]:
+        given = dict(arguments)
+        self._update_module_args(self._task.action, given, task_vars)
+        answer = in_process.run(self.module_main, given, meanwhile, BEAT_SECONDS)
+        if answer["rc"] < 0:
+            raise SendenseError(
+                f"The process of {self._task.action} was killed by signal {-answer['rc']}. The job is undone; run it again, and if "
+                "nobody killed it, look for an out-of-memory kill in the kernel's log.",
+                details={"rc": answer["rc"], "stderr": answer["stderr"]},
+            )
+        result = self._parse_returned_data(answer, in_process.PROFILE)
+        remove_internal_keys(result)
+        return dict(result)
 
     def run_followed(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
         """Run a module whose work may take hours: start it, follow its status file, collect the result."""
@@ -88,7 +115,6 @@ class PlaceAction(ActionBase):
 
     def _follow(self, following: Dict[str, str], hearts: Hearts, task_vars: Dict[str, Any]) -> None:
         """Echo progress and beat the hearts until the child says that it has ended."""
-        command = f"touch -c {shlex.quote(following['heartbeat_path'])}; cat {shlex.quote(following['status_path'])}"
         beaten, changed, seen, parent = 0.0, time.monotonic(), "", os.getppid()
         while True:
             now = time.monotonic()
@@ -98,7 +124,7 @@ class PlaceAction(ActionBase):
             if now - beaten >= BEAT_SECONDS:
                 hearts.beat()
                 beaten = now
-            text = self._low_level_execute_command(command, sudoable=False).get("stdout", "")
+            text = self._beat_and_read(following["heartbeat_path"], following["status_path"])
             if text != seen:
                 seen, changed = text, now
                 status = _decoded(text)
@@ -112,6 +138,22 @@ class PlaceAction(ActionBase):
                     details={"status_path": following["status_path"]},
                 )
             time.sleep(POLL_SECONDS)
+
+    def _beat_and_read(self, heartbeat_path: str, status_path: str) -> str:
+        """Beat the heart at the task's own place and read a status file there; empty if there is none yet."""
+        if not self._is_here():
+            command = f"touch -c {shlex.quote(heartbeat_path)}; cat {shlex.quote(status_path)}"
+            return str(self._low_level_execute_command(command, sudoable=False).get("stdout", ""))
+        touch_here(heartbeat_path)
+        try:
+            with open(status_path, encoding="utf-8") as stream:
+                return stream.read()
+        except FileNotFoundError:
+            return ""
+
+    def _is_here(self) -> bool:
+        """Whether the task's place is this machine and user, so that its files need no command to be seen."""
+        return self._connection.transport == "local" and self._connection.become is None and not self._play_context.become
 
     def _echo(self, name: str, status: Dict[str, Any], task_vars: Dict[str, Any]) -> None:
         if not status:
@@ -135,7 +177,7 @@ class PlaceAction(ActionBase):
         content, digest = build_agent()
         folder = os.path.join(state_dir, "agent")
         path = os.path.join(folder, f"{digest}.pyz")
-        if self._low_level_execute_command(f"test -s {shlex.quote(path)}", sudoable=False)["rc"] == 0:
+        if self._is_stored(path):
             return path
         handle, local = tempfile.mkstemp(prefix="sendense-agent-")
         try:
@@ -150,6 +192,11 @@ class PlaceAction(ActionBase):
             os.unlink(local)
         return path
 
+    def _is_stored(self, path: str) -> bool:
+        if self._is_here():
+            return os.path.isfile(path) and os.path.getsize(path) > 0
+        return bool(self._low_level_execute_command(f"test -s {shlex.quote(path)}", sudoable=False)["rc"] == 0)
+
     def _command(self, command: str) -> None:
         answer = self._low_level_execute_command(command, sudoable=False)
         if answer["rc"] != 0:
@@ -158,6 +205,10 @@ class PlaceAction(ActionBase):
                 "Check that the connection's user may write there.",
                 details={"rc": answer["rc"]},
             )
+
+
+def _nothing() -> None:
+    """What there is to do meanwhile, where no other place waits for a sign of life."""
 
 
 def _decoded(text: str) -> Dict[str, Any]:

@@ -23,6 +23,16 @@ from ansible.utils.display import Display
 display = Display()
 
 
+def touch_here(path: str) -> None:
+    """Set the time of a file of the controller to now, if it exists; AnsibleError if that is not allowed."""
+    try:
+        os.utime(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise AnsibleError(f"Cannot touch {path}: {error.strerror}") from error
+
+
 class Place:
     """One inventory host, reached by its own connection plugin."""
 
@@ -50,6 +60,13 @@ class Place:
             raise AnsibleError(f"Command {argv[0]} failed at place {self.host} with exit code {code}: {reason}")
         return out.decode(errors="replace")
 
+    def touch(self, path: str) -> None:
+        """Set the time of a file, if it exists, to now; AnsibleError if the place cannot be reached."""
+        if self._connection.transport == "local":
+            touch_here(path)
+        else:
+            self.run(["touch", "-c", path])
+
     def fetch(self, remote: str, local: str) -> None:
         """Copy a file of that place to the controller."""
         self._connection.fetch_file(remote, local)
@@ -72,7 +89,7 @@ class Hearts:
         """Touch every file that still exists."""
         for place, path in self._files:
             try:
-                place.run(["touch", "-c", path])
+                place.touch(path)
             except AnsibleError as error:
                 display.warning(f"No heartbeat for the job at {place.host}: {error}")
 

@@ -1,0 +1,98 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a backup costs when there is nothing to copy: Ansible, modules, keepers, servers and re-reads of unchanged machines.
+
+    python -m tests.benchmarks.control_plane [MACHINES]
+
+prints ``unchanged_wall_s`` and ``unchanged_cpu_s`` (one machine, the whole playbook) and ``batch_cpu_s_per_vm``
+(MACHINES in one play). libvirtd and qemu are the platform's and not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator, List
+
+from tests.e2e.site import ROOT, Site
+from tests.lab.disks import MIB, DiskSpec
+from tests.lab.guest import Guest
+from tests.lab.host import LibvirtHost
+
+from .accounting import Cost, measure
+
+#: Machines of the batch.
+MACHINES = 10
+#: Runs of the single machine; the median counts.
+RUNS = 3
+
+
+def disks() -> List[DiskSpec]:
+    """Two disks, as most machines have."""
+    return [DiskSpec("vda", 8 * MIB), DiskSpec("vdb", 8 * MIB)]
+
+
+@contextmanager
+def machines(count: int) -> Iterator[Site]:
+    """A site with this many suspended machines, ``m00`` and so on; nothing of it is left afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="sb-"))
+    host = LibvirtHost("bench", directory)
+    try:
+        host.start()
+        for number in range(count):
+            guest = Guest.create(host, f"m{number:02d}", disks(), memory_mib=32, agent=False).start(paused=True)
+            guest.write("vda", 1 + number % 255, 0, MIB)
+        site = Site(directory / "s", [host.uri])
+        site.initialise()
+        yield site
+    finally:
+        host.stop()
+        shutil.rmtree(directory)
+
+
+def backup(site: Site, limit: str, **extra: Any) -> Cost:
+    """One run of the backup playbook. AssertionError with its output if it fails."""
+    log = str(site.directory / "run.log")
+    results = str(site.directory / "results.json")
+    cost = measure(site.argv("backup", limit, extra), cwd=str(ROOT), env=dict(site.environ(), SENDENSE_TEST_RESULTS=results), log=log)
+    with open(log, encoding="utf-8", errors="replace") as stream:
+        assert cost.returncode == 0, stream.read()
+    with open(results, encoding="utf-8") as stream:
+        reports = [task["result"]["report"] for task in json.load(stream)["tasks"] if "report" in task["result"]]
+    assert reports and not any("failure" in report for report in reports)
+    return cost
+
+
+def run(count: int = MACHINES) -> Dict[str, float]:
+    """The keys of this benchmark."""
+    with machines(count) as site:
+        backup(site, "sendense_machines")  # the fulls
+        single = [backup(site, "m00") for _number in range(RUNS)]
+        batch = backup(site, "sendense_machines")
+    return {
+        "unchanged_wall_s": round(statistics.median(cost.wall_s for cost in single), 2),
+        "unchanged_cpu_s": round(statistics.median(cost.cpu_s for cost in single), 2),
+        "unchanged_keepers_cpu_s": round(statistics.median(cost.detached_cpu_s for cost in single), 2),
+        "batch_machines": count,
+        "batch_wall_s": round(batch.wall_s, 2),
+        "batch_cpu_s_per_vm": round(batch.cpu_s / count, 3),
+        "batch_keepers_cpu_s_per_vm": round(batch.detached_cpu_s / count, 3),
+    }
+
+
+def main(argv: List[str]) -> int:
+    """Print the keys as JSON."""
+    print(json.dumps(run(int(argv[0]) if argv else MACHINES), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    sys.exit(main(sys.argv[1:]))
