@@ -9,10 +9,12 @@ never follows a name in a header.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import subprocess
+from contextlib import suppress
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..errors import (
@@ -20,6 +22,7 @@ from ..errors import (
     ImageRejectedError,
     InvalidInputError,
     MachineExistsError,
+    RepositoryFullError,
     RepositoryIoError,
 )
 from .extents import Extent
@@ -57,8 +60,8 @@ def node_paths(node: Dict[str, Any]) -> List[str]:
 def create_qcow2(path: str, size: int, backing: Optional[str] = None, *, backing_format: str = "qcow2") -> Qcow2Header:
     """Create an empty image of exactly ``size`` bytes; ``backing`` is kept in the header as the relative name it is.
 
-    InvalidInputError, MachineExistsError if the file exists, RepositoryIoError, DependencyMissingError. On error no
-    file is left.
+    InvalidInputError, MachineExistsError if the file exists, RepositoryFullError, RepositoryIoError, DependencyMissingError.
+    On error no file is left.
     """
     _check_size(size)
     argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"compat=1.1,cluster_size={CLUSTER_BYTES}"]
@@ -74,7 +77,8 @@ def create_qcow2(path: str, size: int, backing: Optional[str] = None, *, backing
         if header.size != size:
             raise ImageRejectedError(f"{path!r} was created with {header.size} bytes instead of {size}.")
     except BaseException:
-        os.unlink(path)
+        with suppress(OSError):  # qemu-img may have removed it, and the failure is the news
+            os.unlink(path)
         raise
     return header
 
@@ -146,8 +150,11 @@ def _run(argv: Sequence[str], path: str, timeout_s: int) -> str:
     except subprocess.TimeoutExpired:
         raise RepositoryIoError(f"{argv[0]} did not end within {timeout_s} s on {path!r}.", details={"path": path}) from None
     if done.returncode:
-        reason = done.stderr.decode("utf-8", "replace").strip()[-500:]
-        raise RepositoryIoError(f"{argv[0]} {argv[1]} failed on {path!r}: {reason}", details={"path": path, "stderr": reason})
+        reason = done.stderr.decode("utf-8", "replace").strip()[-500:] or f"exit code {done.returncode}"
+        details = {"path": path, "stderr": reason}
+        if os.strerror(errno.ENOSPC) in reason:
+            raise RepositoryFullError(f"{argv[0]} {argv[1]} failed on {path!r}: the storage is full. Free space.", details=details)
+        raise RepositoryIoError(f"{argv[0]} {argv[1]} failed on {path!r}: {reason}", details=details)
     return done.stdout.decode("utf-8")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 
 import pytest
@@ -27,8 +28,10 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
     ImageRejectedError,
     InvalidInputError,
     MachineExistsError,
+    RepositoryFullError,
     RepositoryIoError,
 )
+from tests.faults.failing import small_filesystem
 from tests.integration.datapath.servers import BLOCK, MIB, bitmap, chain, compare, qemu_io
 
 CANARY = b"CANARY-" * 1000
@@ -86,6 +89,26 @@ def test_nothing_is_overwritten(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"precious" and not (tmp_path / "elsewhere").exists()
     with pytest.raises(RepositoryIoError):
         create_qcow2(str(tmp_path / "absent" / "a"), MIB)
+
+
+def test_a_full_storage_is_named_and_nothing_is_left(tmp_path):
+    where = tmp_path / "small"
+    with small_filesystem(where, 1):
+        (where / "filler").write_bytes(bytes(MIB - 16 * 4096))
+        with pytest.raises(RepositoryFullError):
+            create_qcow2(str(where / "disk0.qcow2"), MIB)
+        assert os.listdir(where) == ["filler"]
+
+
+def test_a_file_that_may_not_grow_is_an_error_and_nothing_is_left(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, hard))
+    try:
+        with pytest.raises(RepositoryIoError):
+            create_qcow2(str(tmp_path / "disk0.qcow2"), MIB)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == []
 
 
 def test_missing_qemu_img_is_named(tmp_path, monkeypatch):
