@@ -41,7 +41,7 @@ options:
   status:
     description: Only backups in this state.
     type: str
-    choices: [ok, damaged]
+    choices: [ok, damaged, merging]
   level:
     description: Only backups of this level.
     type: str
@@ -88,7 +88,7 @@ def argument_spec() -> Dict[str, Any]:
         platform={"type": "str", "default": "libvirt", "choices": ["libvirt"]},
         machine_id={"type": "str"},
         machine_key={"type": "str", "no_log": False},
-        status={"type": "str", "choices": ["ok", "damaged"]},
+        status={"type": "str", "choices": ["ok", "damaged", "merging"]},
         level={"type": "str", "choices": ["full", "incremental"]},
         since={"type": "str"},
         until={"type": "str"},

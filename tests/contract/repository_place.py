@@ -56,6 +56,7 @@ class RepositoryPlace:
 
 WITH_POINT = {
     "get", "open_for_read", "hash_files", "files", "structure_check", "digest_check", "mark_damaged", "delete", "set_immutable",
+    "distrust",
 }  # fmt: skip
 LISTS_EVERYTHING = {"list"}
 
@@ -74,6 +75,7 @@ def calls(repository: Repository, key: str, point_id: str) -> Dict[str, Callable
         "abort": lambda: repository.abort(key, JOB),
         "partials": lambda: repository.partials(key),
         "mark_damaged": lambda: repository.mark_damaged(key, point_id, "planted"),
+        "distrust": lambda: repository.distrust(key, point_id, "planted"),
         "set_immutable": lambda: repository.set_immutable(key, point_id, "2027-01-01T00:00:00Z"),
     }
     for name in sorted(WITH_POINT - set(with_machine)):

@@ -22,6 +22,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import Re
 from ansible_collections.sendense.platform.plugins.module_utils.repositories._base import (
     Finding,
     NewPoint,
+    OpenMerge,
     OpenPoint,
     Point,
     PointFilter,
@@ -116,8 +117,32 @@ class FaultyRepository(Repository):
     def mark_damaged(self, machine_key: str, point_id: str, reason: str) -> List[str]:
         return self._call("mark_damaged", machine_key, point_id, reason)
 
+    def distrust(self, machine_key: str, point_id: str, reason: str) -> bool:
+        return self._call("distrust", machine_key, point_id, reason)
+
     def delete(self, machine_key: str, point_id: str) -> bool:
         return self._call("delete", machine_key, point_id)
+
+    def begin_merge(self, machine_key: str, survivor: str, consumed: List[str], job_id: str) -> OpenMerge:
+        return self._call("begin_merge", machine_key, survivor, consumed, job_id)
+
+    def merged_images(self, merge: OpenMerge) -> Dict[str, Dict[str, Any]]:
+        return self._call("merged_images", merge)
+
+    def merged_hashes(self, merge: OpenMerge) -> Dict[str, str]:
+        return self._call("merged_hashes", merge)
+
+    def finish_merge(self, merge: OpenMerge, digests: Dict[str, str], verified: Dict[str, str]) -> Point:
+        return self._call("finish_merge", merge, digests, verified)
+
+    def abandon_merge(self, machine_key: str, reason: str) -> List[str]:
+        return self._call("abandon_merge", machine_key, reason)
+
+    def open_merges(self, machine_key: str) -> List[OpenMerge]:
+        return self._call("open_merges", machine_key)
+
+    def recover(self, machine_key: str) -> List[str]:
+        return self._call("recover", machine_key)
 
     def set_immutable(self, machine_key: str, point_id: str, until: str) -> str:
         return self._call("set_immutable", machine_key, point_id, until)

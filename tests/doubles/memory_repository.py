@@ -37,10 +37,11 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
     RepositoryMissingError,
     VerificationFailedError,
 )
-from ansible_collections.sendense.platform.plugins.module_utils.repositories import checks
+from ansible_collections.sendense.platform.plugins.module_utils.repositories import checks, merging
 from ansible_collections.sendense.platform.plugins.module_utils.repositories._base import (
     Finding,
     NewPoint,
+    OpenMerge,
     OpenPoint,
     Point,
     PointFilter,
@@ -63,7 +64,9 @@ class MemoryMachine:
     points: Dict[str, bytes] = field(default_factory=dict)
     damage: Dict[str, str] = field(default_factory=dict)
     immutable: Dict[str, str] = field(default_factory=dict)
+    distrust: Dict[str, str] = field(default_factory=dict)
     partials: Dict[str, OpenPoint] = field(default_factory=dict)
+    merge: Optional[OpenMerge] = None
 
 
 @dataclass
@@ -206,29 +209,37 @@ class MemoryRepository(Repository):
         return {disk.key: shelf.node(point_id, disk.id) for disk in shelf.manifests[point_id].disks}
 
     def hash_files(self, machine_key: str, point_id: str) -> Dict[str, List[str]]:
-        manifest, shelf = self.get(machine_key, point_id).manifest, self._shelf(machine_key)
+        manifest, shelf = self._promised(machine_key, point_id).manifest, self._shelf(machine_key)
         return {disk.key: shelf.hash_paths(point_id, disk.id) for disk in manifest.disks}
 
     def files(self, machine_key: str, point_id: str) -> Dict[str, str]:
-        manifest, shelf = self.get(machine_key, point_id).manifest, self._shelf(machine_key)
+        manifest, shelf = self._promised(machine_key, point_id).manifest, self._shelf(machine_key)
         checks.require_sound(checks.side_files(shelf, point_id), f"the files of point {point_id}")
         parts = {"native": manifest.native, "nvram": manifest.nvram}
         return {name: shelf.path(point_id, part["file"]) for name, part in parts.items() if part}
 
     def structure_check(self, machine_key: str, point_id: str) -> List[Finding]:
-        self.get(machine_key, point_id)
+        self._promised(machine_key, point_id)
         return checks.structure(self._shelf(machine_key), point_id)
 
     def digest_check(self, machine_key: str, point_id: str) -> List[Finding]:
-        self.get(machine_key, point_id)
+        self._promised(machine_key, point_id)
         return checks.digests(self._shelf(machine_key), point_id)
 
     def mark_damaged(self, machine_key: str, point_id: str, reason: str) -> List[str]:
         self.get(machine_key, point_id)
         machine = self._machine(machine_key)
-        concerned = [point_id, *chain.descendants(self._shelf(machine_key).manifests, point_id)]
-        new = [one for one in concerned if one not in machine.damage]
+        shelf = self._shelf(machine_key)
+        concerned = {point_id, *chain.descendants(shelf.manifests, point_id)} - shelf.merging
+        new = [one for one in sorted(concerned) if one not in machine.damage]
         machine.damage.update(dict.fromkeys(new, f"{reason} (began in {point_id})"))
+        return new
+
+    def distrust(self, machine_key: str, point_id: str, reason: str) -> bool:
+        self.get(machine_key, point_id)
+        known = self._machine(machine_key).distrust
+        new = point_id not in known
+        known.setdefault(point_id, reason)
         return new
 
     def delete(self, machine_key: str, point_id: str) -> bool:
@@ -237,24 +248,134 @@ class MemoryRepository(Repository):
         machine = self._machine(machine_key)
         if point_id not in machine.points:
             return False
+        self._unmerged(machine, [point_id])
         if machine.immutable.get(point_id, "") > utc_from_seconds(self._store.clock()):
             raise PointImmutableError(f"Point {point_id} may not be deleted before {machine.immutable[point_id]}. Delete it then.")
         standing = chain.descendants(self._shelf(machine_key).manifests, point_id)
         standing += [partial.point_id for partial in machine.partials.values() if partial.parent_id == point_id]
         if standing:
             raise PointInUseError(f"Point {point_id} is needed by {standing}. Delete those first.")
-        for known in (machine.points, machine.damage, machine.immutable):
+        for known in (machine.points, machine.damage, machine.immutable, machine.distrust):
             known.pop(point_id, None)
         shutil.rmtree(self._directory(machine_key, point_id))
         return True
 
     def set_immutable(self, machine_key: str, point_id: str, until: str) -> str:
         wanted = utc_text(until)
-        self.get(machine_key, point_id)
+        self._promised(machine_key, point_id)
         machine = self._machine(machine_key)
-        for one in [point_id, *chain.ancestors(self._shelf(machine_key).manifests, point_id)]:
+        concerned = [point_id, *chain.ancestors(self._shelf(machine_key).manifests, point_id)]
+        self._unmerged(machine, concerned)
+        for one in concerned:
             machine.immutable[one] = max(wanted, machine.immutable.get(one, ""))
         return "software"
+
+    def begin_merge(self, machine_key: str, survivor: str, consumed: List[str], job_id: str) -> OpenMerge:
+        self.identity()
+        for point_id in [survivor, *consumed]:
+            require_point_id(point_id)
+        require_job_id(job_id)
+        shelf = self._sound(machine_key, survivor)
+        merging.require_run(shelf.manifests, survivor, consumed)
+        machine, run = self._machine(machine_key), [*consumed, survivor]
+        if machine.merge is not None and (machine.merge.survivor, machine.merge.consumed) != (survivor, consumed):
+            raise PointInUseError(f"Point {machine.merge.survivor} is the survivor of an open merge. End that first.")
+        self._require_unneeded(machine, shelf, consumed, run)
+        work = self._directory(machine_key, survivor + ".work")
+        shutil.rmtree(work, ignore_errors=True)
+        disks = merging.plan_disks(shelf, survivor, consumed, str(work))
+        if machine.merge is None and self._store.free_bytes < sum(merging.growth_bytes(disk) for disk in disks):
+            raise RepositoryFullError(f"Merging into {survivor} may need more than is free. Free space.")
+        work.mkdir()
+        for disk in disks:
+            if disk.action == merging.COPY:
+                create_qcow2(disk.base, disk.size_bytes)
+        kind = "merge" if consumed else "synthetic"
+        machine.merge = OpenMerge(machine_key, kind, list(consumed), survivor, job_id, disks, str(work))
+        return replace(machine.merge)
+
+    def _require_unneeded(self, machine: MemoryMachine, shelf: checks.Shelf, consumed: List[str], run: List[str]) -> None:
+        others = [key for key, manifest in shelf.manifests.items() if manifest.parent_id in consumed and key not in run]
+        others += [key for key, partial in machine.partials.items() if partial.parent_id in consumed]
+        if others:
+            raise PointInUseError(f"The points to merge are needed by {others}. Merge later.")
+        for point_id in {*run, *(one for member in run for one in chain.descendants(shelf.manifests, member))}:
+            if machine.immutable.get(point_id, "") > utc_from_seconds(self._store.clock()):
+                raise PointImmutableError(f"Point {point_id} may not be changed before {machine.immutable[point_id]}. Merge then.")
+
+    def merged_images(self, merge: OpenMerge) -> Dict[str, Dict[str, Any]]:
+        self._require_open(merge)
+        shelf = self._shelf(merge.machine_key)
+        return {disk.key: merging.node(shelf, merge, disk) for disk in merging.moved(merge)}
+
+    def merged_hashes(self, merge: OpenMerge) -> Dict[str, str]:
+        self._require_open(merge)
+        return merging.compose_hashes(self._shelf(merge.machine_key), merge)
+
+    def finish_merge(self, merge: OpenMerge, digests: Dict[str, str], verified: Dict[str, str]) -> Point:
+        self.identity()
+        key, machine = merge.machine_key, self._machine(merge.machine_key)
+        if machine.merge is None and merge.survivor in machine.points:
+            present = {disk.key: disk.file_digest for disk in self.get(key, merge.survivor).manifest.disks}
+            if all(present.get(disk) == digest for disk, digest in digests.items()):
+                return self.get(key, merge.survivor)
+        self._require_open(merge)
+        shelf = self._sound(key, merge.survivor)
+        old, own = shelf.manifests[merge.survivor], self._directory(key, merge.survivor)
+        for disk in old.disks:
+            planned = next(one for one in merge.disks if one.key == disk.key)
+            if planned.action != merging.COPY:
+                shutil.copy(planned.base, os.path.join(merge.path, disk.file))
+            if planned.action == merging.KEEP:
+                shutil.copy(own / disk.hashes_file, merge.path)
+        for part in (old.native, old.nvram):
+            if part:
+                shutil.copy(own / part["file"], merge.path)
+        manifest = merging.merged_manifest(shelf, merge, digests, verified)
+        shutil.rmtree(own)
+        os.rename(merge.path, own)
+        machine.points[merge.survivor] = manifest.to_text().encode("ascii")
+        for point_id in merge.consumed:
+            for known in (machine.points, machine.damage, machine.immutable, machine.distrust):
+                known.pop(point_id, None)
+            shutil.rmtree(self._directory(key, point_id))
+        machine.merge = None
+        return self.get(key, merge.survivor)
+
+    def abandon_merge(self, machine_key: str, reason: str) -> List[str]:
+        self.identity()
+        machine, manifests = self._machine(machine_key), self._shelf(machine_key).manifests
+        merge, machine.merge = machine.merge, None
+        if merge is None:
+            return []
+        shutil.rmtree(merge.path)
+        return self.mark_damaged(machine_key, merge.consumed[0], reason) if merge.consumed and manifests else []
+
+    def open_merges(self, machine_key: str) -> List[OpenMerge]:
+        self.identity()
+        merge = self._machine(machine_key).merge
+        return [replace(merge)] if merge is not None else []
+
+    def recover(self, machine_key: str) -> List[str]:
+        self.identity()
+        self._machine(machine_key)
+        return []
+
+    def _require_open(self, merge: OpenMerge) -> None:
+        self.identity()
+        present = self._machine(merge.machine_key).merge
+        if present is None or (present.survivor, present.consumed, present.job_id) != (merge.survivor, merge.consumed, merge.job_id):
+            raise FencedError(f"The merge into {merge.survivor} has ended or is of another job. Prune again.")
+
+    def _unmerged(self, machine: MemoryMachine, point_ids: List[str]) -> None:
+        if machine.merge is not None and {machine.merge.survivor, *machine.merge.consumed} & set(point_ids):
+            raise PointInUseError(f"One of {point_ids} is being merged. Wait until that has ended.")
+
+    def _promised(self, machine_key: str, point_id: str) -> Point:
+        point = self.get(machine_key, point_id)
+        if point.status == "merging":
+            raise PointNotFoundError(f"Point {point_id} has expired and is being merged. Choose another.")
+        return point
 
     def _machine(self, machine_key: str) -> MemoryMachine:
         return self._store.machines.get(require_machine_key(machine_key)) or MemoryMachine()
@@ -264,7 +385,9 @@ class MemoryRepository(Repository):
 
     def _shelf(self, machine_key: str) -> checks.Shelf:
         read = {key: Manifest.from_bytes(content, f"point {key}") for key, content in self._machine(machine_key).points.items()}
-        return checks.Shelf(read, lambda point_id: str(self._directory(machine_key, point_id)))
+        merge = self._machine(machine_key).merge
+        merging_points = frozenset(merge.consumed if merge is not None else ())
+        return checks.Shelf(read, lambda point_id: str(self._directory(machine_key, point_id)), merging_points)
 
     def _points(self, machine_key: str) -> List[Point]:
         machine, manifests = self._machine(machine_key), self._shelf(machine_key).manifests
@@ -273,11 +396,14 @@ class MemoryRepository(Repository):
             damage = machine.damage.get(point_id) or chain.fault(manifests, point_id)
             for parent in [] if damage else chain.ancestors(manifests, point_id):
                 damage = damage or machine.damage.get(parent, "")
-            found.append(Point(manifest, "damaged" if damage else "ok", damage, machine.immutable.get(point_id, "")))
+            until, distrusted = machine.immutable.get(point_id, ""), machine.distrust.get(point_id, "")
+            merges = machine.merge is not None and point_id in machine.merge.consumed
+            status = "merging" if merges else "damaged" if damage else "ok"
+            found.append(Point(manifest, status, "" if merges else damage, until, distrusted))
         return found
 
     def _sound(self, machine_key: str, point_id: str) -> checks.Shelf:
-        point, shelf = self.get(machine_key, point_id), self._shelf(machine_key)
+        point, shelf = self._promised(machine_key, point_id), self._shelf(machine_key)
         found = checks.structure(shelf, point_id)
         if point.damage:
             raise PointDamagedError(f"Point {point_id} is damaged: {point.damage}. Make a full backup.")
@@ -304,7 +430,7 @@ class MemoryRepository(Repository):
         if point.parent_id and self.get(point.machine_key, point.parent_id).damage:
             raise PointDamagedError(f"The parent {point.parent_id} was damaged meanwhile. Make a full backup.")
         shelf = self._shelf(point.machine_key)
-        with_new = checks.Shelf({**shelf.manifests, point.point_id: manifest}, shelf.directory)
+        with_new = checks.Shelf({**shelf.manifests, point.point_id: manifest}, shelf.directory, shelf.merging)
         if checks.structure(with_new, point.point_id):
             raise VerificationFailedError(f"Manifest and files of point {point.point_id} do not fit. Nothing was committed.")
 

@@ -15,7 +15,7 @@ import mmap
 import os
 import struct
 from bisect import bisect_right
-from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 from ..errors import CopyFailedError, PointDamagedError, SendenseError
 from .extents import Run, block_count
@@ -273,14 +273,52 @@ def compose(layers: Sequence[BlockHashFile]) -> BlockMap:
         raise PointDamagedError("The chain of block hashes does not begin with a full backup.")
     result = BlockMap(layers[0].header)
     for position, layer in enumerate(layers):
-        same = layer.header.algorithm == result.algorithm and layer.header.disk_size == result.disk_size
-        if not same or (position > 0 and layer.header.level != INCREMENTAL):
-            raise PointDamagedError(
-                f"The block hashes {layer.path!r} do not belong to this chain: another size, algorithm or level.",
-                details={"path": layer.path},
-            )
+        _require_link(result, layer, position)
         result.apply(layer)
     return result
+
+
+def union(runs: Iterable[Run]) -> List[Run]:
+    """The blocks that any of these runs holds, as ascending runs that do not touch each other."""
+    found: List[Run] = []
+    for run in sorted(runs):
+        last = found[-1] if found else None
+        if last is not None and run.first <= last.first + last.blocks:
+            found[-1] = Run(last.first, max(last.first + last.blocks, run.first + run.blocks) - last.first)
+        else:
+            found.append(run)
+    return found
+
+
+def write_merged(layers: Sequence[BlockHashFile], path: str) -> str:
+    """Write one hash file that stands for neighbouring layers of a chain, oldest first; ``path``. It has the level of the oldest.
+
+    PointDamagedError unless they are neighbours of one chain; CopyFailedError if the file cannot be written.
+    """
+    header = layers[0].header
+    blocks = BlockMap(header)
+    for position, layer in enumerate(layers):
+        _require_link(blocks, layer, position)
+        blocks.apply(layer)
+    held = union(run for layer in layers for run in layer.runs)
+    writer = BlockHashWriter(path, header.algorithm, header.disk_size, header.level, held)
+    try:
+        position = 0
+        for run in held:
+            writer.put(position, blocks.digests(run.first, run.blocks))
+            position += run.blocks
+        return writer.finish()
+    finally:
+        writer.abort()
+
+
+def _require_link(blocks: BlockMap, layer: BlockHashFile, position: int) -> None:
+    same = layer.header.algorithm == blocks.algorithm and layer.header.disk_size == blocks.disk_size
+    if not same or (position > 0 and layer.header.level != INCREMENTAL):
+        raise PointDamagedError(
+            f"The block hashes {layer.path!r} do not belong to this chain: another size, algorithm or level.",
+            details={"path": layer.path},
+        )
 
 
 def _sync_directory(path: str) -> None:

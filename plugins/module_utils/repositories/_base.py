@@ -59,6 +59,8 @@ class Point:
     damage: str = ""
     """What was found, and in which point it began."""
     immutable_until: str = ""
+    distrusted: str = ""
+    """Why no incremental may be built on this point, although it is sound: change tracking since then has lied."""
 
 
 @dataclass
@@ -265,6 +267,13 @@ class Repository(ABC):
         """Mark a point and all that depend on it; returns the ids newly marked. Repetition returns an empty list."""
 
     @abstractmethod
+    def distrust(self, machine_key: str, point_id: str, reason: str) -> bool:
+        """Durably let no incremental be built on this point; False if it was so. The point itself stays what it is.
+
+        PointNotFoundError.
+        """
+
+    @abstractmethod
     def delete(self, machine_key: str, point_id: str) -> bool:
         """Delete one point that nothing depends on; False if it is gone. PointImmutableError, PointInUseError.
 
@@ -274,6 +283,7 @@ class Repository(ABC):
 
     # --- merging: docs/design/retention.md ---------------------------------------------------------------------------
 
+    @abstractmethod
     def begin_merge(self, machine_key: str, survivor: str, consumed: List[str], job_id: str) -> OpenMerge:
         """Durably decide that ``consumed`` go into ``survivor``: from now on they have the status ``merging``.
 
@@ -285,18 +295,21 @@ class Repository(ABC):
         no run, or nothing is to be done; RepositoryFullError, CapabilityMissingError. On error nothing was changed.
         """
 
+    @abstractmethod
     def merged_images(self, merge: OpenMerge) -> Dict[str, Dict[str, Any]]:
         """Block nodes to re-read, by key of the disks that are not kept, after making their data durable (fsync).
 
         Called when the data of all disks was moved. FencedError if another job has taken the merge over.
         """
 
+    @abstractmethod
     def merged_hashes(self, merge: OpenMerge) -> Dict[str, str]:
         """Write the composed block hashes into the work directory; their paths by key of the disks that are not kept.
 
         VerificationFailedError if they have not the root of the survivor; FencedError, PointDamagedError.
         """
 
+    @abstractmethod
     def finish_merge(self, merge: OpenMerge, digests: Dict[str, str], verified: Dict[str, str]) -> Point:
         """Put the survivor's new form in its place, by one atomic step, and remove what was consumed; the survivor.
 
@@ -305,6 +318,7 @@ class Repository(ABC):
         complete or do not fit. A crash leaves what :meth:`recover` or a repetition of all finishes.
         """
 
+    @abstractmethod
     def abandon_merge(self, machine_key: str, reason: str) -> List[str]:
         """End a merge whose data cannot be proved: consumed, survivor and what stands on it are marked as damaged.
 
@@ -312,9 +326,11 @@ class Repository(ABC):
         result is in its place already is finished instead.
         """
 
+    @abstractmethod
     def open_merges(self, machine_key: str) -> List[OpenMerge]:
         """Merges that were begun and not finished: one or none. Give its points to :meth:`begin_merge` to go on."""
 
+    @abstractmethod
     def recover(self, machine_key: str) -> List[str]:
         """Finish a merge whose result was complete, in a machine nobody else writes to; what was done, in words.
 

@@ -9,10 +9,11 @@ docs/runbooks/restore-by-hand.md restores without this code. The work is done in
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import contextmanager, suppress
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 from ..catalog import chain
 from ..catalog.fields import INCREMENTAL
@@ -21,14 +22,28 @@ from ..catalog.times import utc_from_seconds, utc_text
 from ..datapath.hashing import DEFAULT_ALGORITHM
 from ..errors import InvalidInputError, PointDamagedError, PointNotFoundError, RepositoryFullError, RepositoryIoError, SendenseError
 from ..steps import reached
-from . import checks, local_generation, local_immutability, local_marker, local_marks, local_partial, local_removal
+from . import (
+    checks,
+    local_exchange,
+    local_generation,
+    local_immutability,
+    local_marker,
+    local_marks,
+    local_merge,
+    local_partial,
+    local_removal,
+    merging,
+)
 from . import local_files as files
-from ._base import Finding, NewPoint, OpenPoint, Point, PointFilter, Repository, RepositoryCapabilities, Space
+from ._base import Finding, NewPoint, OpenMerge, OpenPoint, Point, PointFilter, Repository, RepositoryCapabilities, Space
 from .checks import Shelf
-from .local_paths import PARTIAL, Paths, require_point_id
-from .local_points import OK, partial_of_job, scan
+from .local_journal import MERGE, SYNTHETIC, Journal
+from .local_paths import PARTIAL, Paths, require_job_id, require_point_id
+from .local_points import MERGING, OK, partial_of_job, scan
 
 RESERVE_BYTES = 256 << 20
+#: What a repository says that is mounted read-only, or of another user: it can be read without its locks.
+READ_ONLY = (errno.EROFS, errno.EACCES)
 
 
 class LocalRepository(Repository):
@@ -55,6 +70,7 @@ class LocalRepository(Repository):
         self._reserve_bytes = reserve_bytes
         self._hub_id = hub_id
         self._clock = clock
+        self._held: Set[str] = set()
 
     # --- the repository --------------------------------------------------------------------------------------------
 
@@ -92,7 +108,7 @@ class LocalRepository(Repository):
         for key in [wanted.machine_key] if wanted.machine_key else self._paths.machine_keys():
             found += [
                 point
-                for point in scan(self._paths, key, lenient=True)
+                for point in self._points(key, lenient=True)
                 if wanted.status in ("", point.status)
                 and wanted.level in ("", point.manifest.level)
                 and since <= point.manifest.created_at
@@ -103,7 +119,7 @@ class LocalRepository(Repository):
     def get(self, machine_key: str, point_id: str) -> Point:
         self.identity()
         require_point_id(point_id)
-        for point in scan(self._paths, machine_key):
+        for point in self._points(machine_key):
             if point.manifest.point_id == point_id:
                 return point
         raise PointNotFoundError(
@@ -116,12 +132,12 @@ class LocalRepository(Repository):
         return {disk.key: shelf.node(point_id, disk.id) for disk in shelf.manifests[point_id].disks}
 
     def hash_files(self, machine_key: str, point_id: str) -> Dict[str, List[str]]:
-        manifest, shelf = self.get(machine_key, point_id).manifest, self._shelf(machine_key)
+        manifest, shelf = self._promised(machine_key, point_id).manifest, self._shelf(machine_key)
         checks.require_sound(checks.chain_findings(shelf, point_id), f"point {point_id}")
         return {disk.key: shelf.hash_paths(point_id, disk.id) for disk in manifest.disks}
 
     def files(self, machine_key: str, point_id: str) -> Dict[str, str]:
-        self.get(machine_key, point_id)
+        self._promised(machine_key, point_id)
         shelf = self._shelf(machine_key)
         self._refuse_damage(machine_key, checks.side_files(shelf, point_id), f"the files of point {point_id}")
         manifest = shelf.manifests[point_id]
@@ -129,14 +145,14 @@ class LocalRepository(Repository):
         return {name: shelf.path(point_id, part["file"]) for name, part in parts.items() if part}
 
     def structure_check(self, machine_key: str, point_id: str) -> List[Finding]:
-        point = self.get(machine_key, point_id)
+        point = self._promised(machine_key, point_id)
         shelf = self._shelf(machine_key)
         if point_id not in shelf.manifests:
             return [Finding(point_id, "", "manifest", point.damage)]
         return checks.structure(shelf, point_id)
 
     def digest_check(self, machine_key: str, point_id: str) -> List[Finding]:
-        point = self.get(machine_key, point_id)
+        point = self._promised(machine_key, point_id)
         shelf = self._shelf(machine_key)
         if point_id not in shelf.manifests:
             return [Finding(point_id, "", "manifest", point.damage)]
@@ -145,15 +161,20 @@ class LocalRepository(Repository):
     def mark_damaged(self, machine_key: str, point_id: str, reason: str) -> List[str]:
         self.get(machine_key, point_id)
         with self._locked(machine_key):
-            present = local_marks.read_all(self._paths, machine_key, local_marks.DAMAGE)
-            concerned = [point_id, *chain.descendants(self._shelf(machine_key).manifests, point_id)]
-            new = [one for one in concerned if one not in present]
-            for one in new:
-                at = utc_from_seconds(self._clock())
-                mark = {"schema_version": 1, "point_id": one, "began_in": point_id, "reason": reason, "at": at}
-                local_marks.write(self._paths, machine_key, local_marks.DAMAGE, one, mark)
-                reached("damage:marked")
-        return new
+            shelf = self._shelf(machine_key)
+            concerned = [point_id, *chain.descendants(shelf.manifests, point_id)]
+            # What is being merged is offered no more: a mark on it would say nothing.
+            return self._mark(machine_key, [one for one in concerned if one not in shelf.merging], point_id, reason)
+
+    def distrust(self, machine_key: str, point_id: str, reason: str) -> bool:
+        self.get(machine_key, point_id)
+        with self._locked(machine_key):
+            if point_id in local_marks.read_all(self._paths, machine_key, local_marks.DISTRUST):
+                return False
+            mark = {"schema_version": 1, "point_id": point_id, "reason": reason, "at": utc_from_seconds(self._clock())}
+            local_marks.write(self._paths, machine_key, local_marks.DISTRUST, point_id, mark)
+        reached("distrust:marked")
+        return True
 
     def delete(self, machine_key: str, point_id: str) -> bool:
         self.identity()
@@ -161,14 +182,16 @@ class LocalRepository(Repository):
         if not files.is_directory(self._paths.machine(machine_key)):
             return False
         with self._locked(machine_key):
+            local_merge.require_unmerged(self._paths, machine_key, [point_id], "delete it")
             return local_removal.delete(self._paths, machine_key, point_id, utc_from_seconds(self._clock()))
 
     def set_immutable(self, machine_key: str, point_id: str, until: str) -> str:
         utc_text(until)
-        self.get(machine_key, point_id)
-        manifests = self._shelf(machine_key).manifests
-        below = chain.ancestors(manifests, point_id) if point_id in manifests else []
+        self._promised(machine_key, point_id)
         with self._locked(machine_key):
+            manifests = self._shelf(machine_key).manifests
+            below = chain.ancestors(manifests, point_id) if point_id in manifests else []
+            local_merge.require_unmerged(self._paths, machine_key, [*below, point_id], "make it immutable")
             enforced = [local_immutability.protect(self._paths, machine_key, one, until) for one in [*reversed(below), point_id]]
         return enforced[0] if len(set(enforced)) == 1 else local_immutability.SOFTWARE
 
@@ -178,7 +201,7 @@ class LocalRepository(Repository):
         self.identity()
         self._paths.make_machine(machine_key)
         with self._locked(machine_key):
-            local_removal.sweep(self._paths, machine_key)
+            self._sweep(machine_key)
             return local_generation.raise_generation(self._paths, machine_key)
 
     def create(self, new: NewPoint) -> OpenPoint:
@@ -246,22 +269,128 @@ class LocalRepository(Repository):
         if not files.is_directory(self._paths.machine(machine_key)):
             return []
         with self._locked(machine_key):
-            return local_removal.sweep(self._paths, machine_key)
+            return self._sweep(machine_key)
+
+    # --- merging ---------------------------------------------------------------------------------------------------
+
+    def begin_merge(self, machine_key: str, survivor: str, consumed: List[str], job_id: str) -> OpenMerge:
+        for point_id in [survivor, *consumed]:
+            require_point_id(point_id)
+        kind = MERGE if consumed else SYNTHETIC
+        journal = Journal(kind, survivor, list(consumed), require_job_id(job_id), utc_from_seconds(self._clock()))
+        self.recover(machine_key)
+        shelf = self._require_sound(machine_key, survivor)
+        with self._locked(machine_key):
+            return local_merge.begin(self._paths, machine_key, shelf, journal, journal.began_at, self._reserve_bytes)
+
+    def merged_images(self, merge: OpenMerge) -> Dict[str, Dict[str, Any]]:
+        self.identity()
+        local_merge.require_open(self._paths, merge)
+        shelf = self._shelf(merge.machine_key)
+        return {disk.key: merging.node(shelf, merge, disk) for disk in local_merge.sync_images(merge)}
+
+    def merged_hashes(self, merge: OpenMerge) -> Dict[str, str]:
+        self.identity()
+        local_merge.require_open(self._paths, merge)
+        return local_merge.composed(self._shelf(merge.machine_key), merge)
+
+    def finish_merge(self, merge: OpenMerge, digests: Dict[str, str], verified: Dict[str, str]) -> Point:
+        self.identity()
+        key, survivor = merge.machine_key, merge.survivor
+        with self._locked(key):
+            if not local_exchange.ended(self._paths, merge, digests, self._shelf(key)):
+                journal = local_merge.require_open(self._paths, merge)
+                shelf = self._require_sound(key, survivor)
+                local_exchange.gather(shelf, merge)
+                local_exchange.complete(self._paths, merge, merging.merged_manifest(shelf, merge, digests, verified), journal)
+                local_exchange.finish(self._paths, key)
+            return self.get(key, survivor)
+
+    def abandon_merge(self, machine_key: str, reason: str) -> List[str]:
+        if self.recover(machine_key) or not files.exists(self._paths.journal(machine_key)):
+            return []
+        with self._locked(machine_key):
+            concerned = local_merge.concerned(self._paths, machine_key, self._shelf(machine_key))
+            marked = self._mark(machine_key, concerned, concerned[0], reason) if concerned else []
+            local_exchange.drop(self._paths, machine_key)
+            return marked
+
+    def open_merges(self, machine_key: str) -> List[OpenMerge]:
+        self.identity()
+        found = local_merge.describe(self._paths, machine_key, self._shelf(machine_key))
+        return [found] if found is not None else []
+
+    def recover(self, machine_key: str) -> List[str]:
+        self.identity()
+        if not files.exists(self._paths.journal(machine_key)):
+            return []
+        with self._locked(machine_key):
+            return local_exchange.finish(self._paths, machine_key)
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _locked(self, machine_key: str) -> Iterator[None]:
-        with files.locked(self._paths.lock(machine_key)):
+        """Hold the machine's lock; a caller that holds it already goes on with it."""
+        if machine_key in self._held:
             yield
+            return
+        with files.locked(self._paths.lock(machine_key)):
+            self._held.add(machine_key)
+            try:
+                yield
+            finally:
+                self._held.discard(machine_key)
+
+    def _sweep(self, machine_key: str) -> List[str]:
+        done = local_exchange.finish(self._paths, machine_key)
+        return done + local_exchange.sweep(self._paths, machine_key) + local_removal.sweep(self._paths, machine_key)
+
+    def _points(self, machine_key: str, lenient: bool = False) -> List[Point]:
+        """All points; with a merge open under the lock, lest the survivor be read before it changes and its parent after that."""
+        if not files.exists(self._paths.journal(machine_key)):
+            return scan(self._paths, machine_key, lenient)
+        try:
+            with self._locked(machine_key):
+                local_exchange.put_back(self._paths, machine_key)
+                return scan(self._paths, machine_key, lenient)
+        except RepositoryIoError as error:
+            if error.details.get("errno") not in READ_ONLY:
+                raise
+        return scan(self._paths, machine_key, lenient)
+
+    def _promised(self, machine_key: str, point_id: str) -> Point:
+        """A point that is not being merged. PointNotFoundError."""
+        point = self.get(machine_key, point_id)
+        if point.status == MERGING:
+            raise PointNotFoundError(
+                f"Cannot use point {point_id} of machine {machine_key}: it has expired and is being merged into a newer one. Choose another"
+                " point.",
+                details={"machine_key": machine_key, "point_id": point_id},
+            )
+        return point
+
+    def _mark(self, machine_key: str, point_ids: List[str], began_in: str, reason: str) -> List[str]:
+        present = local_marks.read_all(self._paths, machine_key, local_marks.DAMAGE)
+        new = [one for one in point_ids if one not in present]
+        for one in new:
+            at = utc_from_seconds(self._clock())
+            mark = {"schema_version": 1, "point_id": one, "began_in": began_in, "reason": reason, "at": at}
+            local_marks.write(self._paths, machine_key, local_marks.DAMAGE, one, mark)
+            reached("damage:marked")
+        return new
 
     def _shelf(self, machine_key: str) -> Shelf:
-        readable = [point.manifest for point in scan(self._paths, machine_key) if point.manifest.schema_version > 0]
-        return Shelf({manifest.point_id: manifest for manifest in readable}, lambda point_id: self._paths.point(machine_key, point_id))
+        points = self._points(machine_key)
+        return Shelf(
+            {point.manifest.point_id: point.manifest for point in points if point.manifest.schema_version > 0},
+            lambda point_id: self._paths.point(machine_key, point_id),
+            frozenset(point.manifest.point_id for point in points if point.status == MERGING),
+        )
 
     def _require_sound(self, machine_key: str, point_id: str) -> Shelf:
         """The checks of opening. PointNotFoundError; PointDamagedError, after marking what was found."""
-        point = self.get(machine_key, point_id)
+        point = self._promised(machine_key, point_id)
         if point.status != OK:
             raise PointDamagedError(
                 f"Cannot use point {point_id} of machine {machine_key}: {point.damage}. See docs/runbooks/damaged-point.md.",

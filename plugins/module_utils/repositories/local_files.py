@@ -8,6 +8,7 @@ The only place of the local backend that writes, renames and removes; tests make
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -16,7 +17,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Iterable, Iterator, List, Optional, Sequence
 
-from ..errors import LeaseHeldError, RepositoryFullError, RepositoryIoError, SendenseError
+from ..errors import CapabilityMissingError, LeaseHeldError, RepositoryFullError, RepositoryIoError, SendenseError
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -24,6 +25,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_BYTES = 1 << 20
 #: What opening says if there is no plain file of this name.
 _NO_PLAIN_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+#: What a file system says that has no hard links, or no more of them.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_AT_CWD, _RENAME_EXCHANGE = -100, 2
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 #: Seconds to wait for another process that changes the same machine's directory; it holds the lock for a few fsyncs.
 LOCK_WAIT_S = 60.0
 _LOCK_POLL_S = 0.02
@@ -144,6 +149,43 @@ def rename(path: str, new_path: str) -> None:
     with storage("rename", path):
         os.rename(path, new_path)
         sync_directory(os.path.dirname(new_path))
+
+
+def exchange(path: str, other: str) -> bool:
+    """Let two names of one directory change places, in one step and durably; False if this system cannot. RepositoryIoError."""
+    with storage("exchange", path):
+        if _renameat2 is None:
+            return False
+        if _renameat2(_AT_CWD, os.fsencode(path), _AT_CWD, os.fsencode(other), _RENAME_EXCHANGE):
+            number = ctypes.get_errno()
+            if number in (errno.EINVAL, errno.ENOSYS):
+                return False
+            raise OSError(number, os.strerror(number), path)
+        sync_directory(os.path.dirname(path))
+        return True
+
+
+def link(path: str, new_path: str) -> None:
+    """Give a file a second name; one that is there is replaced. Durable with its directory. CapabilityMissingError, RepositoryIoError."""
+    with storage("link", new_path):
+        with suppress(FileNotFoundError):
+            os.unlink(new_path)
+        try:
+            os.link(path, new_path, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise CapabilityMissingError(
+                f"Cannot give {path} a second name: {error.strerror}. Backups are merged only on a file system with hard links;"
+                " delete whole chains instead.",
+                details={"path": path, "errno": error.errno},
+            ) from error
+
+
+def allocated_bytes(path: str) -> int:
+    """Bytes that a file occupies, holes left out; 0 if it is gone. RepositoryIoError."""
+    status = _status(path)
+    return status.st_blocks * 512 if status is not None else 0
 
 
 def remove_file(path: str) -> bool:

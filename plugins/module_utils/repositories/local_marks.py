@@ -17,6 +17,7 @@ from .local_paths import Paths
 
 DAMAGE = "damage"
 IMMUTABLE = "immutable"
+DISTRUST = "distrust"
 _LIMIT = 64 << 10
 
 

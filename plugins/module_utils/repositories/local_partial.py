@@ -145,6 +145,7 @@ def require_fitting(point: OpenPoint, manifest: Manifest, shelf: Shelf, director
     with_new = Shelf(
         {**shelf.manifests, point.point_id: manifest},
         lambda other: directory if other == point.point_id else shelf.directory(other),
+        shelf.merging,
     )
     fault = chain.fault(with_new.manifests, point.point_id)
     if fault:

@@ -18,6 +18,8 @@ JOB = "job.json"
 PARTIAL = ".partial"
 PREPARING = ".preparing"
 DELETING = ".deleting"
+MERGED = ".merged"
+REPLACED = ".replaced"
 
 
 def require_machine_key(key: str) -> str:
@@ -74,6 +76,22 @@ class Paths:
     def deleting(self, key: str, point_id: str) -> str:
         """Directory of a point that is being removed and counts no more."""
         return self.point(key, point_id) + DELETING
+
+    def merged(self, key: str, point_id: str) -> str:
+        """Directory with the complete new form of the survivor of a merge; after the exchange, with its old form."""
+        return self.point(key, point_id) + MERGED
+
+    def merging(self, key: str, point_id: str) -> str:
+        """Work directory of a merge: what :meth:`merged` is before it is complete."""
+        return self.point(key, point_id) + MERGED + PREPARING
+
+    def replaced(self, key: str, point_id: str) -> str:
+        """Directory with the old form of a survivor where the file system cannot exchange two names."""
+        return self.point(key, point_id) + REPLACED
+
+    def journal(self, key: str) -> str:
+        """File that says which merge of the machine is open."""
+        return os.path.join(self.machine(key), "merge.json")
 
     def generation(self, key: str) -> str:
         """File with the machine's newest fencing token."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, FrozenSet, List, Optional
 
 from ..catalog import chain
 from ..catalog.fields import POINT_ID
@@ -18,12 +18,14 @@ from ..catalog.manifest import MAXIMUM_BYTES, Manifest, unreadable_manifest
 from ..errors import PointDamagedError, RepositoryIoError, SchemaUnknownError
 from . import local_files as files
 from . import local_immutability as immutability
+from . import local_journal as journals
 from . import local_marks as marks
 from ._base import Point
 from .local_paths import JOB, MANIFEST, PARTIAL, Paths
 
 OK = "ok"
 DAMAGED = "damaged"
+MERGING = "merging"
 _JOB_LIMIT = 1 << 20
 
 
@@ -47,7 +49,8 @@ def scan(paths: Paths, key: str, lenient: bool = False) -> List[Point]:
     """All committed points of one machine, oldest first, with their state.
 
     ``lenient``: a manifest or mark that the storage cannot deliver makes its point damaged in the answer instead of
-    raising RepositoryIoError. A damaged manifest or mark never raises.
+    raising RepositoryIoError. A damaged manifest or mark never raises. If it cannot be told which points were being merged,
+    none of the machine's is sound.
     """
     manifests: Dict[str, Manifest] = {}
     damage: Dict[str, str] = {}
@@ -64,10 +67,27 @@ def scan(paths: Paths, key: str, lenient: bool = False) -> List[Point]:
     for point_id, mark in marks.read_all(paths, key, marks.DAMAGE, lenient).items():
         damage.setdefault(point_id, _damage_text(mark))
     kept = marks.read_all(paths, key, marks.IMMUTABLE, lenient)
-    found = [
-        _point(manifests, damage, manifests.get(point_id) or unreadable_manifest(key, point_id), kept.get(point_id)) for point_id in ids
-    ]
+    distrusted = marks.read_all(paths, key, marks.DISTRUST, lenient)
+    consumed: FrozenSet[str] = frozenset()
+    try:
+        consumed = merging_points(paths, key)
+    except PointDamagedError as error:
+        damage.update(dict.fromkeys(ids, error.msg))
+    found = []
+    for point_id in ids:
+        point = _point(manifests, damage, manifests.get(point_id) or unreadable_manifest(key, point_id), kept.get(point_id))
+        if point_id in consumed:
+            point.status, point.damage = MERGING, ""
+        if point_id in distrusted:
+            point.distrusted = str(distrusted[point_id].get("reason") or "distrusted; the mark itself cannot be read")
+        found.append(point)
     return sorted(found, key=lambda point: (point.manifest.created_at, point.manifest.generation, point.manifest.point_id))
+
+
+def merging_points(paths: Paths, key: str) -> FrozenSet[str]:
+    """Ids of the points that an open merge consumes. PointDamagedError if its journal cannot be read, RepositoryIoError."""
+    journal = journals.read(paths, key)
+    return frozenset(journal.consumed if journal is not None else ())
 
 
 def partial_job(paths: Paths, key: str, point_id: str) -> Dict[str, Any]:

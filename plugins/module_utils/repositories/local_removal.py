@@ -16,7 +16,7 @@ from . import local_marks as marks
 from .local_paths import DELETING, JOB, PREPARING, Paths
 from .local_points import dependants
 
-_KINDS = (marks.DAMAGE, marks.IMMUTABLE)
+_KINDS = (marks.DAMAGE, marks.IMMUTABLE, marks.DISTRUST)
 
 
 def delete(paths: Paths, key: str, point_id: str, now: str) -> bool:
@@ -27,12 +27,19 @@ def delete(paths: Paths, key: str, point_id: str, now: str) -> bool:
     if not files.exists(paths.point(key, point_id)):
         return _finish(paths, key, point_id)
     _require_free(paths, key, point_id, now)
+    take_away(paths, key, point_id)
+    return True
+
+
+def take_away(paths: Paths, key: str, point_id: str) -> bool:
+    """Delete a point of which is known that nothing needs it; False if it was gone. May be repeated after a crash."""
+    if not files.exists(paths.point(key, point_id)):
+        return _finish(paths, key, point_id)
     immutability.release(paths, key, point_id)
     reached("delete:released")
     files.rename(paths.point(key, point_id), paths.deleting(key, point_id))
     reached("delete:renamed")
-    _finish(paths, key, point_id)
-    return True
+    return _finish(paths, key, point_id)
 
 
 def sweep(paths: Paths, key: str) -> List[str]:
