@@ -24,4 +24,9 @@ options:
       - Whatever runs the play must then have lost contact for longer than a task takes.
     type: int
     default: 30
+  controller:
+    description:
+      - The process whose end also ends the job, if it runs on the same machine as the place. Set by the action plugin of this module.
+    type: dict
+    default: {}
 """

@@ -38,6 +38,7 @@ def place_spec() -> Spec:
         "state_dir": {"type": "path", "default": DEFAULT_STATE_DIR},
         "agent_path": {"type": "path"},
         "heartbeat_timeout": {"type": "int", "default": 30},
+        "controller": {"type": "dict", "default": {}},
     }
 
 

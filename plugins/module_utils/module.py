@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict
 from ansible.module_utils.basic import AnsibleModule
 
 from .errors import SendenseError
+from .hubstate.cancelling import attended_cancellation
 
 Handler = Callable[[Dict[str, Any], bool], Dict[str, Any]]
 
@@ -19,14 +20,19 @@ def run_module(handler: Handler, argument_spec: Dict[str, Any], **options: Any) 
     """Build the AnsibleModule, call ``handler(params, check_mode)`` and exit with its result.
 
     The handler returns the fields of the result (``changed`` defaults to False) and raises SendenseError. This is the
-    only place of a module that turns an exception into a failed task.
+    only place of a module that turns an exception into a failed task; whatever goes wrong in a job that was cancelled
+    meanwhile goes wrong because of that, and says so.
     """
     module = AnsibleModule(argument_spec=argument_spec, **options)
     try:
         result = handler(module.params, module.check_mode)
     except SendenseError as error:
-        module.fail_json(**error.as_result())
+        cancelled = attended_cancellation()
+        module.fail_json(**(error if cancelled is None else cancelled).as_result())
     except Exception as error:  # noqa: BLE001 - main: the task must end in the one error shape, whatever happened
+        cancelled = attended_cancellation()
+        if cancelled is not None:
+            module.fail_json(**cancelled.as_result())
         module.fail_json(
             msg=f"Unexpected {type(error).__name__} in this module: {error}. This is a defect; report it with the traceback.",
             error_code=SendenseError.error_code,

@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - sendense.platform.platform
   - sendense.platform.place
   - sendense.platform.heartbeats
+  - sendense.platform.repository
 attributes:
   check_mode:
     support: full
@@ -88,6 +89,11 @@ options:
   max_bytes:
     description: Refuse before anything is touched if the backup may need more bytes than this.
     type: int
+  repository:
+    description:
+      - The repository that the backup goes to. If the job is given up and this node can reach it, the node asks it whether the backup was
+        committed and tidies the change tracking at once; otherwise the next backup or clean-up does.
+    required: false
   committed:
     description: Whether the backup that read this snapshot was committed (V(absent) only).
     type: bool
@@ -146,7 +152,13 @@ removed:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import heartbeats_spec, machine_spec, place_spec, platform_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import (
+    heartbeats_spec,
+    machine_spec,
+    place_spec,
+    platform_spec,
+    repository_spec,
+)
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import snapshot
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
@@ -162,6 +174,7 @@ def argument_spec() -> Dict[str, Any]:
         machine_spec(),
         **platform_spec(),
         **place_spec(),
+        **repository_spec(required=False),
         state={"type": "str", "default": "present", "choices": ["present", "absent"]},
         job_id={"type": "str", "required": True},
         owner={"type": "str", "required": True},

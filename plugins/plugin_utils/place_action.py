@@ -22,6 +22,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
     JobAbandonedError,
     SendenseError,
 )
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.controller import identify
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import DEFAULT_STATE_DIR
 from ansible_collections.sendense.platform.plugins.plugin_utils import in_process
 from ansible_collections.sendense.platform.plugins.plugin_utils.places import Beating, Hearts, touch_here
@@ -55,6 +56,8 @@ class PlaceAction(ActionBase):
         try:
             if self.needs_agent and not self._task.check_mode:
                 arguments["agent_path"] = self.store_agent(arguments.get("state_dir") or DEFAULT_STATE_DIR)
+                # This is a worker; what a job ends with is ansible-playbook itself.
+                arguments["controller"] = identify(os.getppid())
             return self.perform(arguments, variables)
         except SendenseError as error:
             return dict(error.as_result(), failed=True)
@@ -125,6 +128,8 @@ class PlaceAction(ActionBase):
                 hearts.beat()
                 beaten = now
             text = self._beat_and_read(following["heartbeat_path"], following["status_path"])
+            if text is None:
+                return  # cancelled or given up: the module knows
             if text != seen:
                 seen, changed = text, now
                 status = _decoded(text)
@@ -139,12 +144,16 @@ class PlaceAction(ActionBase):
                 )
             time.sleep(POLL_SECONDS)
 
-    def _beat_and_read(self, heartbeat_path: str, status_path: str) -> str:
-        """Beat the heart at the task's own place and read a status file there; empty if there is none yet."""
+    def _beat_and_read(self, heartbeat_path: str, status_path: str) -> Optional[str]:
+        """Beat the heart at the task's own place and read a status file there; empty if there is none yet, None without a job."""
         if not self._is_here():
-            command = f"touch -c {shlex.quote(heartbeat_path)}; cat {shlex.quote(status_path)}"
-            return str(self._low_level_execute_command(command, sudoable=False).get("stdout", ""))
+            heart = shlex.quote(heartbeat_path)
+            answer = self._low_level_execute_command(f"touch -c {heart}; cat {shlex.quote(status_path)}; test -e {heart}", sudoable=False)
+            # 1 is what test answers; a connection that failed has other codes and proves nothing.
+            return None if answer.get("rc") == 1 else str(answer.get("stdout", ""))
         touch_here(heartbeat_path)
+        if not os.path.exists(heartbeat_path):
+            return None
         try:
             with open(status_path, encoding="utf-8") as stream:
                 return stream.read()

@@ -45,6 +45,7 @@ ORDER = [
     ("nbd_copy", 1),
     ("vm", 1),
     ("nbd_export", 2),
+    ("job_cancel", 0),
 ]
 
 
@@ -93,7 +94,7 @@ def scenario(example_estate, examples):
     hub, node = {"state_dir": site.hub_state}, {"state_dir": site.node_state}
     platform = dict(node, connection="{{ sendense_source.connection }}")
     given = {"backup": hub, "backup_verify": hub, "nbd_export": hub, "nbd_export_info": hub, "cleanup": hub}
-    given.update(nbd_copy=node, vm_export=node, vm=platform, vm_snapshot=platform)
+    given.update(nbd_copy=node, vm_export=node, job_cancel=node, vm=platform, vm_snapshot=platform)
     defaults = {f"{COLLECTION}.{name}": arguments for name, arguments in given.items()}
     tasks = [examples[module][number] for module, number in ORDER]
     written = dict(play(tasks, hosts="web01"), module_defaults=defaults)

@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Optional
 
 from ..datapath.export_records import read_records, remove_records_of
 from ..errors import JobNotFoundError
+from ..hubstate.cancelling import sweep_notes
 from ..hubstate.files import unlink_if_there
 from ..hubstate.jobs import ROLES, JobDir, list_jobs, sweep_jobs
 from ..hubstate.locks import sweep
@@ -109,6 +110,7 @@ def _kill_orphans(job: JobDir) -> List[str]:
 def _tidy(state: StateDir) -> None:
     """Files that mean nothing any more: half-made job directories, leases and records of the dead."""
     sweep_jobs(state)
+    sweep_notes(state)
     PortPool(state).sweep()
     sweep(state.leases)
     for record in read_records(state):

@@ -13,22 +13,54 @@ import argparse
 import json
 import os
 import sys
-from typing import Any, Callable, Dict, List
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from ..catalog.decision import known_change_ids
 from ..errors import InvalidInputError, SendenseError
+from ..model import machine_key
 from ..platforms._base import PreparedMachine
 from ..platforms.registry import source as open_source
 from ..platforms.registry import target as open_target
+from ..repositories._base import PointFilter
 from ..repositories.registry import open_repository
+
+#: Seconds that the undo of a snapshot waits for the hub's half of its job to be undone.
+FATE_SECONDS = 6.0
 
 
 def release_snapshot(order: Dict[str, Any]) -> List[str]:
-    """End the job at the source and thaw the guest.
+    """End the job at the source, thaw the guest, and tidy the change tracking if the repository can be asked from here.
 
-    The change tracking state stays: only a run that can ask the repository knows whether the backup was committed.
+    Only the repository knows whether the backup was committed. Where it is out of reach, the next run or ``cleanup`` tidies.
     """
     with open_source(order["platform"], order["connection"]) as source:
-        return source.close_snapshot(order["machine_id"], order["job_id"], "", False, [])
+        removed = source.close_snapshot(order["machine_id"], order["job_id"], "", False, [])
+        fate = backup_fate(order)
+        if fate is not None:
+            removed += source.close_snapshot(order["machine_id"], order["job_id"], order["owner"], *fate)
+    return removed
+
+
+def backup_fate(order: Dict[str, Any]) -> Optional[Tuple[bool, List[str]]]:
+    """Whether the job's backup was committed, and the change ids still needed; None if that cannot be told for good.
+
+    It can be told once no partial point of the job is left, which its hub removes at the same time as this undo runs.
+    """
+    key = machine_key(order["platform"], order["machine_id"])
+    deadline = time.monotonic() + FATE_SECONDS
+    try:
+        repository = open_repository(order["repository"]) if order.get("repository") else None
+        if repository is None or repository.identity()["owner"] != order["owner"]:
+            return None
+        while any(partial.job_id == order["job_id"] for partial in repository.partials(key)):
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.1)
+        points = repository.list(PointFilter(machine_key=key))
+    except SendenseError:
+        return None
+    return any(point.manifest.job_id == order["job_id"] for point in points), known_change_ids(points)
 
 
 def release_point(order: Dict[str, Any]) -> List[str]:

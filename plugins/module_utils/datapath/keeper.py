@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The keeper: one single-threaded process per job and place that holds what must end when the job ends.
 
-It gives the job up when nobody has shown interest for the heartbeat timeout: no new mtime of the heartbeat file, no
-request, nobody who waits for an answer. What a keeper killed by force leaves is undone by ``agent.cleanup``.
+It gives the job up when it is cancelled, when ansible-playbook ends on the same machine, and when nobody has shown
+interest for the heartbeat timeout: no new mtime of the heartbeat file, no request, nobody who waits for an answer. What a
+keeper killed by force leaves is undone by ``agent.cleanup``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Generator, List, Optional
 
 from ..errors import InvalidInputError, JobAbandonedError, LeaseHeldError, SendenseError
+from ..hubstate.cancelling import cancelled_error
 from ..hubstate.jobs import ROLES, JobDir
 from ..hubstate.locks import FileLease
 from ..hubstate.ports import FIRST_PORT, LAST_PORT, PortPool
@@ -29,10 +31,13 @@ from ..hubstate.processes import start_time
 from ..hubstate.statedir import StateDir
 from ..steps import reached
 from .keeper_ops import JobKeeper
+from .keeper_watch import CANCELLED, CONTROLLER, LOOK_SECONDS, Wanted
 
 HEARTBEAT_SECONDS = 30.0
-#: Longest sleep of the loop: a dead child and a stopped heart are noticed within this time.
-TICK_SECONDS = 0.5
+#: Longest sleep of the loop: a dead child, a stopped heart, a cancel and a dead controller are noticed within this time.
+TICK_SECONDS = LOOK_SECONDS
+#: Why a job ends, for those who still ask for something.
+_REASONS = {"heartbeat": "nobody beat its heart", "signal": "its keeper was told to end", CONTROLLER: "ansible-playbook has ended"}
 MAX_REQUEST_BYTES = 1 << 20
 
 #: Requests that are dropped when their caller is gone before the answer: they would only wait for nobody.
@@ -82,10 +87,11 @@ class Task:
 class Keeper:
     """The loop: listens, steps what waits, reaps children, listens to the heart."""
 
-    def __init__(self, listener: socket.socket, kept: JobKeeper, heart: Heart) -> None:
+    def __init__(self, listener: socket.socket, kept: JobKeeper, heart: Heart, wanted: Wanted) -> None:
         self._listener = listener
         self._kept = kept
         self._heart = heart
+        self._wanted = wanted
         self._selector = selectors.DefaultSelector()
         self._inputs: Dict[socket.socket, bytearray] = {}
         self._tasks: List[Task] = []
@@ -135,8 +141,10 @@ class Keeper:
             return
         if self._signalled:
             self._end("signal", undo=True, connection=None)
-        elif self._heart.stopped():
-            self._end("heartbeat", undo=True, connection=None)
+            return
+        refusal = self._wanted.refusal() or ("heartbeat" if self._heart.stopped() else "")
+        if refusal:
+            self._end(refusal, undo=True, connection=None)
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -208,7 +216,7 @@ class Keeper:
     def _begin(self, connection: socket.socket, request: Dict[str, Any]) -> None:
         op = str(request.get("op"))
         if self._ending and op not in ("ping", "child"):
-            raise self._abandoned()
+            raise self._over()
         if op in ("finish", "abort"):
             self._end(op, undo=op == "abort", connection=connection)
             return
@@ -218,8 +226,10 @@ class Keeper:
         else:
             self._step(Task(op, outcome, connection))
 
-    def _abandoned(self) -> JobAbandonedError:
-        why = {"heartbeat": "nobody beat its heart", "signal": "its keeper was told to end"}.get(self._ending, "its end was asked for")
+    def _over(self) -> SendenseError:
+        if self._ending == CANCELLED:
+            return cancelled_error(self._kept.job.path)
+        why = _REASONS.get(self._ending, "its end was asked for")
         return JobAbandonedError(f"Job {self._kept.job.job_id} is being ended at this {self._kept.job.role}: {why}. Begin a new job.")
 
     def _end(self, why: str, undo: bool, connection: Optional[socket.socket]) -> None:
@@ -228,9 +238,9 @@ class Keeper:
         log(f"job {self._kept.job.job_id} ends: {why}")
         for task in self._tasks:
             task.steps.close()
-            self._answer(task.connection, {"ok": False, "error": self._abandoned().as_result()})
+            self._answer(task.connection, {"ok": False, "error": self._over().as_result()})
         self._tasks = []
-        self._step(Task("end", self._kept.end(undo), connection))
+        self._step(Task("end", self._kept.end(undo, note=why == CANCELLED), connection))
 
     # --- what waits ---------------------------------------------------------------------------------------------------
 
@@ -304,7 +314,8 @@ def main(argv: List[str]) -> int:
     job.lock = _lock(job, options.lock_fd)
     job.update_meta(pid=os.getpid(), starttime=start_time(os.getpid()))
     reached("keeper:alive")
-    code = Keeper(listener, JobKeeper(job, pool), Heart(job.heartbeat_path, options.heartbeat_timeout)).run()
+    heart, wanted = Heart(job.heartbeat_path, options.heartbeat_timeout), Wanted(job, job.meta().get("controller") or {})
+    code = Keeper(listener, JobKeeper(job, pool), heart, wanted).run()
     # Before the callers' connections are closed by the exit: who was told of the end finds a dead job.
     job.lock.release()
     return code

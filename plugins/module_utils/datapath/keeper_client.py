@@ -10,7 +10,8 @@ import os
 import socket
 from typing import Any, Dict, List, Optional
 
-from ..errors import JobAbandonedError, JobNotFoundError, from_result
+from ..errors import JobAbandonedError, JobNotFoundError, SendenseError, from_result
+from ..hubstate.cancelling import cancelled_error, was_cancelled
 from .targets import MAX_SOCKET_BYTES
 
 #: Seconds for an answer that needs no waiting; a keeper is single-threaded but never blocks.
@@ -22,8 +23,8 @@ END_SECONDS = 600.0
 class KeeperClient:
     """Talks to the keeper of one job. Any request is also a heartbeat.
 
-    Every method raises the keeper's own typed error, JobNotFoundError if no keeper listens, and JobAbandonedError if it
-    goes away before it has answered.
+    Every method raises the keeper's own typed error, JobNotFoundError if no keeper listens, JobAbandonedError if it
+    goes away before it has answered, and instead of both JobCancelledError if the job was cancelled.
     """
 
     def __init__(self, socket_path: str) -> None:
@@ -108,13 +109,22 @@ class KeeperClient:
         try:
             connection.connect(self.socket_path)
         except OSError as error:
+            self._raise_if_cancelled(error)
             raise JobNotFoundError(
                 f"No keeper answers at {self.socket_path} ({error.strerror}): the job ended, was given up or its keeper was killed. "
                 "Run the cleanup playbook and begin anew.",
                 details={"socket": self.socket_path},
             ) from error
 
-    def _lost(self, op: str, why: str) -> JobAbandonedError:
+    def _raise_if_cancelled(self, cause: OSError) -> None:
+        job_path = os.path.dirname(self.socket_path)
+        if was_cancelled(job_path):
+            raise cancelled_error(job_path) from cause
+
+    def _lost(self, op: str, why: str) -> SendenseError:
+        job_path = os.path.dirname(self.socket_path)
+        if was_cancelled(job_path):
+            return cancelled_error(job_path)
         return JobAbandonedError(
             f"The keeper at {self.socket_path} did not answer {op}: {why}. Its job is given up; run it again.",
             details={"socket": self.socket_path, "op": op},

@@ -17,6 +17,7 @@ import time
 from typing import Any, Callable, Dict, Generator, List, Optional, Union
 
 from ..errors import DependencyMissingError, ExportFailedError, InvalidInputError, PortBusyError
+from ..hubstate.cancelling import leave_note
 from ..hubstate.files import read_tail
 from ..hubstate.jobs import JobDir
 from ..hubstate.locks import FileLease
@@ -66,12 +67,15 @@ class JobKeeper:
             raise InvalidInputError(f"Keepers do not know the operation {request.get('op')!r}: use {', '.join(sorted(operations))}.")
         return operation(request)
 
-    def end(self, undo: bool) -> Waiting:
+    def end(self, undo: bool, note: bool = False) -> Waiting:
         """Stop everything, run the undos if wanted, release everything, remove the job directory.
 
+        ``note``: leave word that the job was cancelled, for the play that still waits for it.
         Servers are stopped before the undos, because an undo may need the lock on an image that a server holds; the leases are
         released after them. The directory of a job whose undo failed stays for cleanup.
         """
+        if note:
+            leave_note(self.job.path, [undo["name"] for undo in self.job.undos()])
         if undo:
             self.children.kill_workers()
         codes = yield from self.children.stop(self.children.names())

@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 from ..catalog import decision
-from ..errors import JobNotFoundError, SendenseError
+from ..errors import SendenseError
 from ..model import machine_key
 from ..repositories import registry
 from ..repositories._base import OpenPoint, PointFilter, Repository
 from ..repositories.seal import Sealing, seal
 from ..steps import reached
 from .following import FollowedChild, disk_results, follow
-from .place import HUB, JobPlace, attach, begin, discard, new_job_id, stop_writers
+from .place import HUB, JobPlace, attach, attach_to_end, begin, discard, new_job_id, stop_writers
 from .reading import image_path, start_readers, stop_readers
 
 
@@ -94,7 +94,7 @@ def commit_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         discard(place)
         raise
     reached("commit:published")
-    place.client.finish()
+    place.finish()  # a cancel comes too late now: the point is published
     reached("commit:finished")
     return dict(committed, changed=True)
 
@@ -154,24 +154,18 @@ def abort_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     repository = registry.open_repository(params["repository"])
     key = machine_key(params["platform"], params["machine_id"])
     job_id = params["job"]["id"]
-    points = repository.list(PointFilter(machine_key=key))
-    committed = any(point.manifest.job_id == job_id for point in points)
-    result: Dict[str, Any] = {"committed": committed, "known_change_ids": decision.known_change_ids(points)}
     if check_mode:
-        return dict(result, changed=False)
-    place = _attached(params, job_id)
-    if place is not None:
-        place.stop_children()
+        return dict(_fate(repository, key, job_id), changed=False)
+    place = attach_to_end(params, HUB, job_id)
     reached("abort:children-stopped")
     removed = repository.abort(key, job_id)
     reached("abort:partial-removed")
     if place is not None:
-        place.client.finish()
-    return dict(result, changed=removed or place is not None)
+        place.finish()
+    return dict(_fate(repository, key, job_id), changed=removed or place is not None)
 
 
-def _attached(params: Dict[str, Any], job_id: str) -> Optional[JobPlace]:
-    try:
-        return attach(params, HUB, job_id)
-    except JobNotFoundError:
-        return None
+def _fate(repository: Repository, key: str, job_id: str) -> Dict[str, Any]:
+    points = repository.list(PointFilter(machine_key=key))
+    committed = any(point.manifest.job_id == job_id for point in points)
+    return {"committed": committed, "known_change_ids": decision.known_change_ids(points)}

@@ -15,18 +15,19 @@ from ..datapath.images import create_qcow2, create_raw, qcow2_node, raw_node
 from ..datapath.targets import NbdTarget, format_targets
 from ..errors import (
     InvalidInputError,
-    JobNotFoundError,
     MachineExistsError,
     PointNotFoundError,
     PortBusyError,
     PortsExhaustedError,
     SendenseError,
 )
+from ..hubstate.cancelling import cancelled_error, forget_note, read_note
+from ..hubstate.jobs import JobDir
 from ..hubstate.statedir import StateDir
 from ..repositories import registry
 from ..repositories._base import NewDisk, NewPoint, Point, PointFilter, Repository
 from ..steps import reached
-from .place import HUB, WRITER, JobPlace, attach, begin, discard, new_job_id, stop_writers, unique_keys
+from .place import HUB, WRITER, JobPlace, attach, attach_to_end, begin, discard, new_job_id, stop_writers, unique_keys
 
 Images = Dict[str, Dict[str, Any]]
 
@@ -230,9 +231,13 @@ def stop(params: Dict[str, Any]) -> Dict[str, Any]:
     if params.get("port"):
         stopped = ExportTable(StateDir(params["state_dir"])).stop_port(params["port"])
         return {"changed": stopped}
-    try:
-        place = attach(params, HUB, params["job_id"])
-    except JobNotFoundError:
+    path = JobDir(StateDir(params["state_dir"]), params["job_id"], HUB).path
+    place = attach_to_end(params, HUB, params["job_id"], stop=False, forget=False)
+    if place is None:
+        taken_back = read_note(path)
+        forget_note(path)
+        if taken_back and params["state"] == "stopped":
+            raise cancelled_error(path)  # what was written is not there
         return {"changed": False}
     if params["state"] == "aborted":
         discard(place)

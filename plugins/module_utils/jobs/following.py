@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Optional
 
 from ..datapath.keeper_client import KeeperClient
 from ..errors import CopyFailedError, SendenseError, from_result
+from ..hubstate.cancelling import cancelled_error, was_cancelled
 from ..hubstate.jobs import JobDir
 
 #: Seconds that a module waits itself before it hands over to the controller. Far below the keeper's 30 s.
@@ -81,13 +82,15 @@ class FollowedChild:
         if state == "done" and child.get("returncode") == 0:
             return status
         if status.get("error"):
-            error = from_result(status["error"])
+            error: SendenseError = from_result(status["error"])
         else:
             error = CopyFailedError(
                 f"The {self.kind} of job {self.job.path.rsplit('/', 1)[-1]} ended without a result "
                 f"(exit code {child.get('returncode')}). Look at its last words and run the job again.",
                 details={"stderr": child.get("stderr_tail", "")},
             )
+        if was_cancelled(self.job.path):
+            error = cancelled_error(self.job.path)
         error.details.setdefault("disks", status.get("disks", {}))
         raise error
 

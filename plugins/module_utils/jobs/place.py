@@ -9,22 +9,26 @@ import json
 import os
 import sys
 import threading
+import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Optional
 
 from ..agent.cleanup import cleanup_dead_jobs
 from ..agent.launch import start_keeper
 from ..datapath.keeper_client import KeeperClient
 from ..errors import (
     InvalidInputError,
+    JobAbandonedError,
+    JobCancelledError,
     JobNotFoundError,
     JobRunningError,
     LeaseHeldError,
     SendenseError,
     VerificationFailedError,
 )
+from ..hubstate.cancelling import attend, cancelled_error, forget_note, was_cancelled
 from ..hubstate.jobs import JobDir
 from ..hubstate.statedir import StateDir
 from ..steps import about, reached
@@ -32,6 +36,8 @@ from ..steps import about, reached
 HUB, NODE = "hub", "node"
 #: Seconds between two heartbeats of a module at work on storage.
 BEAT_SECONDS = 2.0
+#: Seconds in which a keeper that is ending its job must be done: it stops servers and runs undo commands.
+END_SECONDS = 180.0
 #: Names of the children that serve a disk for writing begin with this.
 WRITER = "target-"
 
@@ -49,6 +55,14 @@ class JobPlace:
     job: JobDir
     client: KeeperClient
     agent_path: str
+
+    def finish(self) -> None:
+        """End the job here, its work being done or undone. One that its keeper is ending meanwhile is waited for."""
+        try:
+            self.client.finish()
+        except (JobCancelledError, JobAbandonedError):
+            wait_for_end(self.job)
+        forget_note(self.job.path)
 
     @property
     def job_id(self) -> str:
@@ -126,14 +140,20 @@ def begin(params: Dict[str, Any], role: str, job_id: str, meta: Dict[str, Any]) 
     state = StateDir(params["state_dir"]).create()
     cleanup_dead_jobs(state)
     options = ["--heartbeat-timeout", str(params["heartbeat_timeout"])] if params.get("heartbeat_timeout") else []
-    client = start_keeper(state, job_id, role, params["agent_path"], sys.executable, meta, options)
+    known = dict(meta, controller=params.get("controller") or {})
+    attend(JobDir(state, job_id, role).path)
+    client = start_keeper(state, job_id, role, params["agent_path"], sys.executable, known, options)
     reached(f"{role}:keeper-started")
     return JobPlace(state, JobDir.open(state, job_id, role), client, params["agent_path"])
 
 
 def attach(params: Dict[str, Any], role: str, job_id: str) -> JobPlace:
-    """Find a running job of this place. JobNotFoundError if it is not there or its keeper is dead."""
+    """Find a running job of this place. JobCancelledError; JobNotFoundError if it is not there or its keeper is dead."""
     state = StateDir(params["state_dir"])
+    path = JobDir(state, job_id, role).path
+    attend(path)
+    if was_cancelled(path):
+        raise cancelled_error(path)
     job = JobDir.open(state, job_id, role)
     if not job.alive():
         raise JobNotFoundError(
@@ -142,6 +162,32 @@ def attach(params: Dict[str, Any], role: str, job_id: str) -> JobPlace:
         )
     about(str(job.meta().get("machine_key", "")))
     return JobPlace(state, job, KeeperClient(job.socket_path), params.get("agent_path") or "")
+
+
+def attach_to_end(params: Dict[str, Any], role: str, job_id: str, stop: bool = True, forget: bool = True) -> Optional[JobPlace]:
+    """Find a job of this place that is to be ended, and ``stop`` its children; None if it has ended.
+
+    One that its keeper is ending meanwhile, because it was cancelled or abandoned, is waited for. ``forget``: remove the
+    note that it was cancelled.
+    """
+    job = JobDir(StateDir(params["state_dir"]), job_id, role)
+    try:
+        place = attach(params, role, job_id)
+        if stop:
+            place.stop_children()
+        return place
+    except (JobNotFoundError, JobCancelledError, JobAbandonedError):
+        wait_for_end(job)
+    if forget:
+        forget_note(job.path)
+    return None
+
+
+def wait_for_end(job: JobDir) -> None:
+    """Until the keeper is gone, at most ``END_SECONDS``. What it could not undo, it leaves to the clean-up."""
+    deadline = time.monotonic() + END_SECONDS
+    while job.alive() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def discard(place: JobPlace) -> None:

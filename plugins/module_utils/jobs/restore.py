@@ -10,11 +10,11 @@ from typing import Any, Dict, List
 
 from ..datapath.exports import check_export, export_argv
 from ..datapath.targets import NbdTarget, format_targets
-from ..errors import InvalidInputError, JobNotFoundError, SendenseError
+from ..errors import InvalidInputError, SendenseError
 from ..model import Machine
 from ..platforms import registry
 from ..platforms._base import PreparedMachine, TargetRequest
-from .place import NODE, WRITER, JobPlace, attach, begin, discard, stop_writers
+from .place import NODE, WRITER, JobPlace, attach, attach_to_end, begin, discard, stop_writers, wait_for_end
 
 
 def request_of(params: Dict[str, Any]) -> TargetRequest:
@@ -49,7 +49,7 @@ def prepare(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         existing = target.check(request)
         if existing or check_mode:
             return {"changed": not existing, "existing_id": existing, "machine_id": existing, "nbd_targets_string": ""}
-        place = begin(params, NODE, params["job_id"], {"machine_key": ""})
+        place = begin(params, NODE, params["job_id"], {"machine_key": params["manifest"]["machine_key"]})
         try:
             place.hold(f"restore-{params['platform']}-{request.point_id}-{params['job_id']}", f"restore {params['job_id']}")
             prepared = target.prepare(request)
@@ -96,21 +96,28 @@ def finish(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         with registry.target(params["platform"], params["connection"]) as target:
             machine = target.finish(request, prepared)
             started = target.power_on(machine.id) if params["power_on"] else False
+        place.client.undo_remove("machine")
     except SendenseError:
         discard(place)
+        _destroy(params, place, prepared)
         raise
-    place.client.undo_remove("machine")
-    place.client.finish()
+    place.finish()
     return {"changed": True, "machine_id": machine.id, "machine": machine.to_dict(), "started": started}
+
+
+def _destroy(params: Dict[str, Any], place: JobPlace, prepared: PreparedMachine) -> None:
+    """Once more after the keeper: it may have undone the machine just before it was defined."""
+    wait_for_end(place.job)
+    with registry.target(params["platform"], params["connection"]) as target:
+        target.destroy(prepared)
 
 
 def discard_restore(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Take an unfinished restore back: its disks, its servers, nothing else."""
     if check_mode:
         return {"changed": False}
-    try:
-        place = attach(params, NODE, params["job_id"])
-    except JobNotFoundError:
+    place = attach_to_end(params, NODE, params["job_id"], stop=False)
+    if place is None:
         return {"changed": False}
     discard(place)
     return {"changed": True}

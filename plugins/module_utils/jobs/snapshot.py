@@ -10,13 +10,13 @@ from dataclasses import asdict
 from typing import Any, Dict, List, Optional
 
 from ..datapath.exports import check_export, export_argv
-from ..errors import JobNotFoundError, RepositoryFullError, SendenseError
+from ..errors import RepositoryFullError, SendenseError
 from ..model import machine_key
 from ..platforms import registry
 from ..platforms._base import PreviousDisk, Snapshot, SnapshotPlan, SnapshotRequest, Source
 from ..steps import reached
 from .cleanup import clean_machine
-from .place import NODE, JobPlace, attach, begin, discard
+from .place import NODE, JobPlace, attach, attach_to_end, begin, discard
 
 
 def request_of(params: Dict[str, Any], work_dir: str = "") -> SnapshotRequest:
@@ -76,8 +76,9 @@ def open_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
 
 
 def _release_order(params: Dict[str, Any]) -> Dict[str, Any]:
-    order = {name: params[name] for name in ("platform", "connection", "machine_id", "job_id")}
-    return dict(order, kind="snapshot")
+    names = ("platform", "connection", "machine_id", "job_id", "owner")
+    order = {name: params[name] for name in names}
+    return dict(order, kind="snapshot", repository=params.get("repository"))
 
 
 def _plan(source: Source, params: Dict[str, Any]) -> SnapshotPlan:
@@ -125,9 +126,8 @@ def _serve(place: JobPlace, snapshot: Snapshot, disk: Any) -> Any:
 
 def stop_exports(params: Dict[str, Any]) -> Dict[str, Any]:
     """Stop the servers that ``start_exports`` started; the platform's own end with the snapshot."""
-    try:
-        place = attach(params, NODE, params["job_id"])
-    except JobNotFoundError:
+    place = attach_to_end(params, NODE, params["job_id"], stop=False)
+    if place is None:
         return {"changed": False}
     names = [name for name in place.client.ping()["children"] if name.startswith("source-")]
     for name in names:
@@ -139,20 +139,16 @@ def close_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """End the snapshot of a job. Repetition, and a keeper that is already dead, are fine."""
     if check_mode:
         return {"changed": True, "removed": []}
-    place: Optional[JobPlace] = None
-    try:
-        place = attach(params, NODE, params["job_id"])
-        place.stop_children()
+    place = attach_to_end(params, NODE, params["job_id"])
+    if place is not None:
         reached("close:children-stopped")
-    except JobNotFoundError:
-        place = None
     with registry.source(params["platform"], params["connection"]) as source:
         removed = source.close_snapshot(
             params["machine_id"], params["job_id"], params["owner"], params["committed"], params.get("known_change_ids") or []
         )
     reached("close:source-closed")
     if place is not None:
-        place.client.finish()
+        place.finish()
         reached("close:finished")
     key = machine_key(params["platform"], params["machine_id"])
     return {"changed": bool(removed) or place is not None, "removed": removed, "machine_key": key}

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional
 
 from ..catalog import chain
-from ..errors import InvalidInputError, PointDamagedError, SendenseError, VerificationFailedError
+from ..errors import InvalidInputError, JobCancelledError, PointDamagedError, SendenseError, VerificationFailedError
 from ..model import machine_key
 from ..repositories import registry
 from ..repositories._base import Point, PointFilter, Repository
 from .following import FollowedChild, disk_results, follow
-from .place import HUB, JobPlace, attach, begin, discard
+from .place import HUB, JobPlace, attach, attach_to_end, begin, discard
 from .reading import image_path, start_readers, stop_readers
 
 Result = Dict[str, Any]
@@ -24,7 +24,7 @@ def verify_points(params: Dict[str, Any], check_mode: bool) -> Result:
     repository = registry.open_repository(params["repository"])
     key = params["machine_key"] or machine_key(params["platform"], params["machine_id"])
     if params["phase"] == "collect":
-        place = attach(params, HUB, params["job_id"])
+        place = _attached(params)
         state = place.load("verification")
     else:
         state = {"todo": wanted_points(repository, key, params), "points": [], "marked": []}
@@ -41,6 +41,14 @@ def verify_points(params: Dict[str, Any], check_mode: bool) -> Result:
     place.client.finish()
     ok = all(point["ok"] for point in state["points"])
     return {"changed": bool(state["marked"]), "ok": ok, "points": state["points"], "marked": state["marked"]}
+
+
+def _attached(params: Dict[str, Any]) -> JobPlace:
+    try:
+        return attach(params, HUB, params["job_id"])
+    except JobCancelledError as error:
+        attach_to_end(params, HUB, params["job_id"])  # no later task comes for the note
+        raise error
 
 
 def wanted_points(repository: Repository, key: str, params: Dict[str, Any]) -> List[str]:

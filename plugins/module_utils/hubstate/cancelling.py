@@ -1,0 +1,88 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How the tasks of a cancelled job learn that it was cancelled, though its keeper and its directory are gone by then.
+
+A keeper that ends a cancelled job leaves a note, ``cancelled/<job_id>-<role>``, with the names of its undo commands. The
+task that ends the job for its play removes it; one that nobody came for is swept after an hour. It only words errors.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import List, Optional
+
+from ..errors import JobCancelledError
+from .files import read_json, unlink_if_there, write_json
+from .statedir import StateDir
+
+#: Seconds after which a note is swept that no play came for.
+NOTE_SECONDS = 3600.0
+
+_attended: List[str] = []
+
+
+def note_path(job_path: str) -> str:
+    """Where the note of the job with this directory lies."""
+    jobs, name = os.path.split(job_path)
+    return os.path.join(os.path.dirname(jobs), "cancelled", name)
+
+
+def leave_note(job_path: str, undone: List[str]) -> None:
+    """Say that this job was cancelled, before its directory goes; ``undone``: the names of its undo commands."""
+    path = note_path(job_path)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    write_json(path, {"undone": undone})
+
+
+def read_note(job_path: str) -> Optional[List[str]]:
+    """The undo commands of a cancelled job whose keeper has begun to end it; None if there is no note."""
+    note = read_json(note_path(job_path))
+    return list(note["undone"]) if isinstance(note, dict) else None
+
+
+def forget_note(job_path: str) -> None:
+    """The play has been told; repetition changes nothing."""
+    unlink_if_there(note_path(job_path))
+
+
+def was_cancelled(job_path: str) -> bool:
+    """Whether somebody cancelled the job, while it is being ended and afterwards."""
+    return os.path.exists(os.path.join(job_path, "cancel")) or os.path.exists(note_path(job_path))
+
+
+def cancelled_error(job_path: str) -> JobCancelledError:
+    """What every task of a cancelled job fails with."""
+    job_id, _dash, role = os.path.basename(job_path).partition("-")
+    return JobCancelledError(
+        f"Job {job_id} was cancelled at this {role}, and what it had begun is undone. Run the playbook again when it is wanted.",
+        details={"job_id": job_id, "role": role},
+    )
+
+
+def attend(job_path: str) -> None:
+    """This process works for the job from now on."""
+    if job_path not in _attended:
+        _attended.append(job_path)
+
+
+def attended_cancellation() -> Optional[JobCancelledError]:
+    """Why whatever just failed in this process had to fail, if a job that it works for was cancelled meanwhile."""
+    return next((cancelled_error(path) for path in _attended if was_cancelled(path)), None)
+
+
+def sweep_notes(state: StateDir) -> List[str]:
+    """Remove old notes; returns their names."""
+    folder = os.path.join(state.path, "cancelled")
+    removed = []
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        path = os.path.join(folder, name)
+        try:
+            age = time.time() - os.lstat(path).st_mtime
+        except FileNotFoundError:
+            continue
+        # A clock that was set back must not keep them for ever.
+        if (age < 0 or age > NOTE_SECONDS) and unlink_if_there(path):
+            removed.append(name)
+    return removed
