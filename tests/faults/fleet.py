@@ -12,21 +12,21 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import libvirt
 
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.jobs import list_jobs
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import StateDir
 from tests.e2e.canary import new_canary, plant
-from tests.e2e.site import Run, Site, Started
+from tests.e2e.site import Run, Site
 from tests.lab.disks import MIB, DiskSpec
 from tests.lab.guest import Guest
 from tests.lab.host import LibvirtHost
 
 from .kills import Strike
 from .oracle import Oracle, sha256
-from .watch import Faults, Watch
+from .watch import Faults, Tick, Watch
 
 #: Seconds: shorter than the product's default, longer than any task takes on a busy machine.
 HEARTBEAT_SECONDS = 15
@@ -102,7 +102,7 @@ class Fleet:
         """The machine's key in the repository."""
         return f"libvirt-{self.guests[name].uuid}"
 
-    def play(self, playbook: str, faults: Optional[Faults] = None, tick: Optional[Callable[[Started], None]] = None, **extra: Any) -> Run:
+    def play(self, playbook: str, faults: Optional[Faults] = None, tick: Optional[Tick] = None, **extra: Any) -> Run:
         """Run a playbook for the whole fleet, with faults by machine; its outcome is for the caller to judge."""
         watch = self._watch = Watch(self, faults or {}, tick)
         run = watch.run(playbook, ",".join(self.guests), extra)
@@ -114,7 +114,7 @@ class Fleet:
         faults: Optional[Faults] = None,
         ok: bool = True,
         contents: bool = True,
-        tick: Optional[Callable[[Started], None]] = None,
+        tick: Optional[Tick] = None,
         **extra: Any,
     ) -> Run:
         """Back up the fleet, with faults by machine; points that appear must hold what the disks hold now.

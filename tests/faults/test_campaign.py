@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from pathlib import Path
 from typing import Any, Callable, Dict
 
 import pytest
 
+from tests.e2e.site import ROOT
+from tests.faults.campaign import kill_steps
 from tests.faults.campaign.__main__ import campaign
 from tests.faults.campaign._base import Family, Outcome
 from tests.faults.campaign.registry import FAMILIES
@@ -26,6 +29,20 @@ def test_a_short_round(lab_base: Path, family: Family) -> None:
     outcome = family.run(lab_base, seed, family.SHORT)
     print(f"{family.NAME}: {outcome.hit} of {outcome.attempted} hit")
     assert outcome.faults(family.SHORT) == [], "\n".join(outcome.problems)
+
+
+def test_every_step_is_one_that_a_family_kills_at() -> None:
+    """A new ``reached`` in the code belongs into kill_steps.py, or to the family that says so here."""
+    others = {"merge": "merge-kill", "prune": "kill-prune", "audit": "lying-bitmap", "distrust": "lying-bitmap", "condemn": "lying-bitmap"}
+    code = "".join(path.read_text() for path in (ROOT / "plugins" / "module_utils").rglob("*.py"))
+    found = set(re.findall(r'reached\(f?"([^"]+)"\)', code))
+    planned = {fault.step for wave in kill_steps.waves(10) for fault in wave.faults}
+    planned.update([*kill_steps.CLEANUP_STEPS, *kill_steps.DELETE_STEPS, *kill_steps.DAMAGE_STEPS])
+    # Part of a name may be put in at run time: {role}:keeper-started.
+    patterns = {step: re.sub(r"\{[^}]*\}", "[a-z0-9-]+", step) for step in found if step.split(":")[0] not in others}
+    assert len(patterns) >= 45
+    assert [step for step, pattern in patterns.items() if not any(re.fullmatch(pattern, one) for one in planned)] == []
+    assert [one for one in planned if not any(re.fullmatch(pattern, one) for pattern in patterns.values())] == []
 
 
 def test_families_have_names_and_counts_of_their_own() -> None:

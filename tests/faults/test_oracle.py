@@ -63,7 +63,25 @@ def test_planted_damage_turns_the_oracle_red(fleet: Fleet) -> None:
         _expect(fleet, ["O3"], "leased port")
     with _job_directory(fleet):
         _expect(fleet, ["O2"], "job directory")
+    with _file(Path(fleet.site.directory, "planted.log"), fleet.oracle.secret):
+        _expect(fleet, ["O6"], "planted.log")
+    with _file(fleet.oracle.logs[0] / "planted.log", fleet.oracle.secret):
+        _expect(fleet, ["O6"], "planted.log")
+    with _changed_by_a_merge(folder):
+        assert fleet.oracle.unchanged(fleet.before) == []
     assert fleet.oracle.check(fleet.before) == []
+
+
+def test_a_secret_of_a_process_is_seen(fleet: Fleet) -> None:
+    fleet.oracle.watch_secret()
+    assert fleet.oracle.secrets() == []
+    process = subprocess.Popen(["sleep", "60"], env={"PASSWORD": fleet.oracle.secret})
+    try:
+        fleet.oracle.watch_secret()
+    finally:
+        process.kill()
+        process.wait()
+    assert [finding[:2] for finding in fleet.oracle.secrets()] == ["O6"]
 
 
 def test_a_machine_that_was_not_backed_up_is_a_finding(fleet: Fleet) -> None:
@@ -178,8 +196,16 @@ def _directory(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _file(path: Path) -> Iterator[None]:
-    path.write_text(json.dumps({}))
+def _changed_by_a_merge(folder: Path) -> Iterator[None]:
+    """A file of a point changes that an open merge journal names; without the journal that is a finding."""
+    journal = folder.parents[1] / "merge.json"
+    with _flipped(folder / "disk0.qcow2", 70000), _file(journal, json.dumps({"consumed": [folder.name], "survivor": "x"})):
+        yield
+
+
+@contextmanager
+def _file(path: Path, content: str = "{}") -> Iterator[None]:
+    path.write_text(content)
     yield
     path.unlink()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import JobNotFoundError
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.jobs import JobDir, list_jobs
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.processes import is_alive
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import StateDir
 from tests.e2e.site import Run, Started
 from tests.lab.paths import LabError
@@ -28,6 +29,8 @@ SECRET_SECONDS = 0.5
 RUN_SECONDS = 600.0
 ANYONE = "*"
 
+#: What is called all the time while a run lasts.
+Tick = Callable[[Started, "Watch"], None]
 Faults = Mapping[str, Union[Fault, Sequence[Fault]]]
 
 
@@ -37,7 +40,7 @@ class Watch:
     ``tick`` is called about fifty times a second while the run lasts.
     """
 
-    def __init__(self, fleet: "Fleet", faults: Faults, tick: Optional[Callable[[Started], None]] = None) -> None:
+    def __init__(self, fleet: "Fleet", faults: Faults, tick: Optional[Tick] = None) -> None:
         self._fleet = fleet
         self._faults = {
             (fault.step, ANYONE if fault.anyone else fleet.key(name)): (name, fault)
@@ -68,7 +71,7 @@ class Watch:
             while started.process.poll() is None:
                 self._look(started)
                 if self._tick is not None:
-                    self._tick(started)
+                    self._tick(started, self)
                 now = time.monotonic()
                 if now - searched > SECRET_SECONDS:
                     searched = now
@@ -110,7 +113,8 @@ class Watch:
             return None
         if child == "keeper":
             return int(job.meta()["pid"] or 0) or None
-        return next((int(one["pid"]) for one in job.children() if one["name"] == child), None)
+        pids = (int(one["pid"]) for one in job.children() if one["name"] == child and is_alive(one["pid"], one["starttime"]))
+        return next(pids, None)
 
     def count_late(self) -> None:
         """Count what reached its step after the end of the run: keepers that were left alone, and ended themselves there."""

@@ -1,95 +1,141 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kill what works on a backup at every named step of it: many machines of one play at once, each with another fault."""
+"""Kill a process at every named step of every play: many machines of one play at once, each with another fault."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any, Dict, List
 
+from ansible_collections.sendense.platform.plugins.module_utils.catalog import chain
+from ansible_collections.sendense.platform.plugins.module_utils.repositories._base import PointFilter
+from tests.e2e.site import ROOT
 from tests.faults.fleet import Fleet, fleet_at
 from tests.faults.kills import Fault
 from tests.faults.oracle import LOST
 
+from . import kill_steps as steps
 from ._base import Family, Outcome
+from .waves import Ground, Wave
 
-#: A copy that takes some seconds, so that "while it copies" is a time and not a hope.
-SLOW: Dict[str, Any] = {"backup_vm_max_bytes_per_second": 512 * 1024}
-
-BACKUP: List[Fault] = [
-    Fault("module", "hub:keeper-started"),
-    Fault("module", "open:leased"),
-    Fault("module", "generation:raised"),
-    Fault("module", "open:saved"),
-    Fault("hub keeper", "open:saved"),
-    Fault("module", "node:keeper-started"),
-    Fault("module", "snapshot:undo-registered"),
-    Fault("module", "snapshot:opened"),
-    Fault("node keeper", "snapshot:opened"),
-    Fault("module", "serve:checked"),
-    Fault("hub keeper", "export:ports-leased"),
-    Fault("module", "create:partial-made"),
-    Fault("module", "export:ports-leased"),
-    Fault("export", "export:checked"),
-    Fault("mover", "copy:started", copied=True),
-    Fault("export of the second disk", "copy:started", copied=True),
-    Fault("qemu", "copy:started", copied=True),
-    Fault("node keeper", "copy:started", copied=True),
-    Fault("checker", "commit:reread-started"),
-    Fault("reader", "commit:reread-started"),
-    Fault("hub keeper", "reread:files-synced"),
-    Fault("qemu", "snapshot:opened"),
-    Fault("module", "seal:files-adopted"),
-    Fault("module", "commit:files-synced"),
-    Fault("module", "commit:manifest-written"),
-    Fault("module", "commit:renamed"),
-    Fault("hub keeper", "commit:renamed"),
-    Fault("module", "commit:finished"),
-    Fault("module", "close:source-closed"),
-    Fault("node keeper", "close:children-stopped"),
-]
 #: Machines of one play.
 MACHINES = 10
 
+_DELETE = (
+    "import sys; from ansible_collections.sendense.platform.plugins.module_utils.repositories.local import LocalRepository; "
+    "LocalRepository(sys.argv[1]).delete(sys.argv[2], sys.argv[3])"
+)
+_WHOLE = sum(len(wave.faults) for wave in steps.waves(MACHINES))
+_OWN = len(steps.CLEANUP_STEPS) + len(steps.DELETE_STEPS) + len(steps.DAMAGE_STEPS)
+
 
 class KillStep(Family):
-    """One process of one machine's job per fault."""
+    """Every hook of ``steps.reached`` in the rooms of backup, restore, verification, clean-up and deletion at least once."""
 
     NAME = "kill-step"
-    FULL = len(BACKUP)
-    SHORT = 5
+    FULL = _WHOLE + _OWN
+    SHORT = 10
 
     def run(self, base: Path, seed: int, count: int) -> Outcome:
-        outcome = Outcome()
         with fleet_at(base, "ks", seed) as fleet:
-            faults = fleet.random.sample(BACKUP, len(BACKUP))[:count]
-            names = [f"m{number:02d}" for number in range(min(MACHINES, len(faults)))]
-            fleet.add(*names).backup()
-            for first in range(0, len(faults), len(names)):
-                _wave(fleet, dict(zip(names, faults[first:], strict=False)), outcome)
-            _last(fleet, names, faults, outcome)
-        return outcome
+            ground = Ground(fleet)
+            fleet.add(*(f"m{number:02d}" for number in range(min(MACHINES, count)))).backup()
+            if count < self.FULL:
+                some(ground, count)
+            else:
+                for wave in steps.waves(MACHINES):
+                    ground.strike(wave)
+                interrupted_cleanups(ground)
+            ground.last()
+            if count >= self.FULL:
+                interrupted_deletions(ground)
+                interrupted_damage(ground)
+            return ground.outcome
 
 
-def _wave(fleet: Fleet, planned: Dict[str, Fault], outcome: Outcome) -> None:
-    """One play with its faults, one clean-up, and the oracle."""
-    fleet.scribble()
-    fleet.remember()
-    run = fleet.backup(planned, ok=False, **(SLOW if any(fault.copied for fault in planned.values()) else {}))
-    outcome.attempted += len(planned)
-    outcome.hit += len(fleet.hit)
-    missed = {name: fault for name, fault in planned.items() if name not in fleet.hit}
-    outcome.problems += [f"{fault.victim} at {fault.step} was not hit: {run.error(name).get('msg')}" for name, fault in missed.items()]
-    outcome.judge(fleet.recover())
+def some(ground: Ground, count: int) -> None:
+    """At least so many hits, chosen by the seed from those that may share a play."""
+    fleet = ground.fleet
+    while ground.outcome.hit < count and not ground.outcome.problems:
+        wanted = min(len(fleet.guests), count - ground.outcome.hit)
+        ground.strike(Wave("backup", fleet.random.sample(steps.SHARING, wanted)))
 
 
-def _last(fleet: Fleet, names: List[str], faults: List[Fault], outcome: Outcome) -> None:
-    """O5 for all: one more backup, incremental but for machines whose qemu was killed."""
-    fleet.scribble()
-    fleet.remember()
+def interrupted_cleanups(ground: Ground) -> None:
+    """Jobs whose keepers are all dead, and a clean-up that is killed at each of its steps; the next one completes it."""
+    fleet = ground.fleet
+    names = list(fleet.guests)[:4]
+    ground.play("backup", dict.fromkeys(names, (Fault("hub keeper", "export:checked"),)), slow=False)
+    killed = len(fleet.struck)
+    for step in steps.CLEANUP_STEPS:
+        run = fleet.play("cleanup", {names[0]: Fault("module", step, anyone=True)})
+        if not fleet.struck or run.returncode == 0:
+            ground.outcome.problems.append(f"the clean-up was not killed at {step}: {run.output[-1000:]}")
+        killed += len(fleet.struck)
+    fleet.struck = []
+    ground.outcome.attempted += killed
+    ground.outcome.hit += killed
+    ground.after("cleanup", run)
+
+
+def interrupted_deletions(ground: Ground) -> None:
+    """The newest point of a machine is deleted by a process that is killed at each step; the next deletion completes it."""
+    fleet, oracle = ground.fleet, ground.fleet.oracle
+    for step, name in zip(steps.DELETE_STEPS, fleet.guests, strict=False):
+        newest = oracle.repository.list()
+        point_id = [point.manifest.point_id for point in newest if point.manifest.machine_key == fleet.key(name)][-1]
+        oracle.released.add(point_id)
+        ground.outcome.attempted += 1
+        if _delete(fleet, name, point_id, step) == -signal.SIGKILL:
+            ground.outcome.hit += 1
+        ground.outcome.judge(oracle.points())
+        if _delete(fleet, name, point_id, "") != 0:
+            ground.outcome.problems.append(f"deletion of a point that was interrupted at {step} could not be completed")
+        if any(point.manifest.point_id == point_id for point in oracle.repository.list()):
+            ground.outcome.problems.append(f"the point whose deletion was interrupted at {step} is still there")
+    fleet.site.play("cleanup", ",".join(fleet.guests))
+    ground.outcome.judge(oracle.check(fleet.before))
     run = fleet.backup(ok=False)
-    lost = {names[number % len(names)] for number, fault in enumerate(faults) if fault.victim == "qemu"}
-    outcome.judge(fleet.oracle.next_backup(run, sorted(set(names) - lost), set()))
-    outcome.judge(fleet.oracle.next_backup(run, sorted(lost), LOST | {"no_previous_backup"}))
-    outcome.judge(fleet.oracle.check(fleet.before))
+    ground.outcome.judge(oracle.next_backup(run, list(fleet.guests), LOST))
+
+
+def _delete(fleet: Fleet, name: str, point_id: str, step: str) -> int:
+    hook = fleet.directory / "delete"
+    hook.write_text("")
+    Path(f"{hook}.kill").write_text(f"{step}\n")
+    argv = [sys.executable, "-c", _DELETE, fleet.site.repository, fleet.key(name), point_id]
+    path = os.pathsep.join([str(ROOT / "collections"), str(ROOT)])
+    environ = dict(os.environ, PYTHONPATH=path, SENDENSE_STEP_HOOK=str(hook))
+    return subprocess.run(argv, env=environ, check=False, timeout=60).returncode
+
+
+def interrupted_damage(ground: Ground) -> None:
+    """A verification that is killed after it has marked the first of several points that a damage concerns."""
+    fleet, oracle = ground.fleet, ground.fleet.oracle
+    name = list(fleet.guests)[-1]
+    listed = oracle.repository.list(PointFilter(machine_key=fleet.key(name)))
+    manifests = {point.manifest.point_id: point.manifest for point in listed}
+    base = listed[0].manifest.point_id
+    image = Path(fleet.site.repository, "machines", fleet.key(name), "points", base, "disk0.qcow2")
+    with open(image, "r+b") as stream:
+        stream.seek(image.stat().st_size // 2)
+        byte = stream.read(1)[0]
+        stream.seek(-1, os.SEEK_CUR)
+        stream.write(bytes([byte ^ 0xFF]))
+    fleet.remember()
+    fleet.play("verify", {name: Fault("module", steps.DAMAGE_STEPS[0])}, verify_vm_all_points=True)
+    ground.outcome.attempted += 1
+    ground.outcome.hit += len(fleet.struck)
+    ground.outcome.judge(fleet.recover())
+    fleet.play("verify", {}, verify_vm_all_points=True)
+    sound = {point.manifest.point_id for point in oracle.repository.list(PointFilter(status="ok"))}
+    wrong = sound.intersection([base, *chain.descendants(manifests, base)])
+    if wrong:
+        ground.outcome.missed(f"{name}: listed ok though {base} is damaged: {', '.join(sorted(wrong))}")
+    run = fleet.backup(ok=False)
+    ground.outcome.judge(oracle.next_backup(run, [name], {"previous_damaged"}))
+    ground.outcome.judge(oracle.check(fleet.before))
