@@ -13,6 +13,8 @@ from typing import Any, Callable, Dict, List, Optional
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.sendense.platform.plugins.plugin_utils.doctor_report import doctor_report
+from ansible_collections.sendense.platform.plugins.plugin_utils.prune_report import prune_report
 from ansible_collections.sendense.platform.plugins.plugin_utils.table import human_bytes, printable, table
 
 display = Display()
@@ -23,7 +25,7 @@ def backup_report(arguments: Dict[str, Any]) -> Report:
     """A backup, or in check mode the plan of one."""
     opened, snapped = arguments.get("opened") or {}, arguments.get("snapped") or {}
     copied, committed = arguments.get("copied") or {}, arguments.get("committed") or {}
-    report: Report = {"repository": opened.get("repository", {}), "warnings": (snapped.get("plan") or {}).get("warnings", [])}
+    report: Report = {"repository": opened.get("repository", {}), "warnings": list((snapped.get("plan") or {}).get("warnings", []))}
     if not committed.get("point"):
         plan = snapped.get("plan") or {}
         rows = [dict(disk, to_read=_bound(disk)) for disk in plan.get("disks", [])]
@@ -35,18 +37,35 @@ def backup_report(arguments: Dict[str, Any]) -> Report:
     moved = {disk["key"]: disk for disk in copied.get("disks", [])}
     rows = [_disk_row(disk, moved.get(disk["key"], {})) for disk in committed["disks"]]
     point = committed["point"]
-    report.update(planned=False, point=point, disks=rows, totals=copied.get("totals", {}))
+    audit = committed.get("audit") or {}
+    report.update(planned=False, point=point, disks=rows, totals=copied.get("totals", {}), audit=audit)
+    report["warnings"] += [f"the audit of change tracking was not completed: {message}" for message in audit.get("failed", [])]
     consistency = point["consistency"]
     why = f" ({consistency['reason']})" if consistency.get("reason") else ""
     how = f"{consistency['reached']}-consistent{why}, verified {point['verified']['method']}"
     report["lines"] = [f"backup {point['id']}, {point['level']}, {how}"]
     report["lines"] += table([_human(row) for row in rows], ("key", "level", "reason", "read", "written", "zeroed", "rate", "stored"))
+    if audit.get("blocks_checked"):
+        how = f" (all, because of {audit['reason']})" if audit.get("in_full") else ""
+        report["lines"].append(f"audit of change tracking: {audit['blocks_checked']} blocks that were not copied are as recorded{how}")
     report["lines"] += _warnings(report)
     return report
 
 
 def _warnings(report: Report) -> List[str]:
     return [f"warning: {text}" for text in report["warnings"]]
+
+
+def lie_event(lie: Dict[str, Any]) -> Dict[str, Any]:
+    """The event of change tracking that was found to lie."""
+    marked = lie.get("marked") or []
+    doubt = f"marked as damaged: {', '.join(marked)}" if marked else "no earlier backup has them wrong"
+    return {
+        "event": "TRACKING_LIED",
+        "msg": f"change tracking had not reported {lie['blocks']} audited blocks that changed; {doubt}. See "
+        "docs/runbooks/change-tracking-lied.md",
+        "details": lie,
+    }
 
 
 def _bound(disk: Dict[str, Any]) -> str:
@@ -116,6 +135,8 @@ REPORTS: Dict[str, Callable[[Dict[str, Any]], Report]] = {
     "backup": backup_report,
     "verify": verify_report,
     "restore": restore_report,
+    "doctor": doctor_report,
+    "prune": prune_report,
 }
 
 
@@ -135,6 +156,10 @@ class ActionModule(ActionBase):
         report = failure_report(failure) if failure else REPORTS[arguments["job"]](arguments)
         report.update(job=arguments["job"], machine=machine, reported_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         lines: List[str] = report.pop("lines")
+        if arguments.get("lie"):
+            report["events"] = [lie_event(arguments["lie"])]
+            lines.append(f"WARNING TRACKING_LIED: {report['events'][0]['msg']}")
+            display.warning(printable(f"{machine}: {report['events'][0]['msg']}"))
         for line in lines:
             display.display(f"{machine}: {printable(line)}")
         folder = str(arguments.get("report_dir") or "")

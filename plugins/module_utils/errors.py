@@ -181,6 +181,12 @@ class PointInUseError(SendenseError):
     retryable = True
 
 
+class ExpiryRefusedError(SendenseError):
+    """More backups would expire at once than the policy allows unasked; nothing was removed."""
+
+    error_code = "EXPIRY_REFUSED"
+
+
 class FencedError(SendenseError):
     """A newer job has taken over this machine; the result of this one was refused."""
 
@@ -275,6 +281,18 @@ class VerificationFailedError(SendenseError):
 
     error_code = "VERIFICATION_FAILED"
     retryable = True
+
+
+class TrackingLiedError(SendenseError):
+    """Blocks that change tracking called unchanged are not what the repository holds; nothing was committed."""
+
+    error_code = "TRACKING_LIED"
+
+
+class FindingsRemainError(SendenseError):
+    """The doctor found errors that it did not mend."""
+
+    error_code = "FINDINGS_REMAIN"
 
 
 class ImageRejectedError(SendenseError):

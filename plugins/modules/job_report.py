@@ -29,7 +29,7 @@ options:
     description: What kind of job.
     type: str
     required: true
-    choices: [backup, verify, restore]
+    choices: [backup, verify, restore, doctor, prune]
   failure:
     description: The result of the task that failed.
     type: dict
@@ -45,6 +45,10 @@ options:
   committed:
     description: Result of M(sendense.platform.backup) with O(sendense.platform.backup#module:state=committed).
     type: dict
+  lie:
+    description: What RV(sendense.platform.backup#module:lie) says of a backup that had to be made again in full.
+    type: dict
+    default: {}
   verified:
     description: Result of M(sendense.platform.backup_verify).
     type: dict
@@ -53,6 +57,23 @@ options:
     type: dict
   restored:
     description: Result of M(sendense.platform.vm), or of M(sendense.platform.nbd_export) for files.
+    type: dict
+  examined:
+    description: Results of M(sendense.platform.backup_doctor), of the hub and of all nodes.
+    type: list
+    elements: dict
+  machine_id:
+    description: The machine whose findings are reported.
+    type: str
+  machine_ids:
+    description: All machines of the play.
+    type: list
+    elements: str
+  rest:
+    description: Whether to report the findings that concern none of O(machine_ids), too. One host of the play does.
+    type: bool
+  pruned:
+    description: Result of M(sendense.platform.backup_prune).
     type: dict
   destination:
     description: Where a restore goes, in words for the report.

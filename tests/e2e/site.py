@@ -74,7 +74,7 @@ class Site:
 
     def variables(self) -> Dict[str, Any]:
         """Extra variables of every run."""
-        roles = ("backup_vm", "restore_vm", "verify_vm", "cleanup_jobs", "cancel_jobs")
+        roles = ("backup_vm", "restore_vm", "verify_vm", "prune_points", "cleanup_jobs", "doctor_machine", "cancel_jobs")
         found: Dict[str, Any] = {f"{role}_hub_state_dir": self.hub_state for role in roles}
         found.update({f"{role}_node_state_dir": self.node_state for role in roles})
         return dict(found, sendense_repository={"path": self.repository, "reserve_bytes": 1 << 20})

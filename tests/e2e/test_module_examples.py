@@ -29,6 +29,8 @@ ORDER = [
     ("repository_info", 0),
     ("vm_info", 0),
     ("cleanup", 0),
+    ("backup_doctor", 0),
+    ("backup_doctor", 1),
     ("backup", 0),
     ("vm_snapshot", 0),
     ("vm_export", 0),
@@ -93,7 +95,7 @@ def scenario(example_estate, examples):
     site = example_estate.site
     hub, node = {"state_dir": site.hub_state}, {"state_dir": site.node_state}
     platform = dict(node, connection="{{ sendense_source.connection }}")
-    given = {"backup": hub, "backup_verify": hub, "nbd_export": hub, "nbd_export_info": hub, "cleanup": hub}
+    given = {"backup": hub, "backup_verify": hub, "nbd_export": hub, "nbd_export_info": hub, "cleanup": hub, "backup_doctor": hub}
     given.update(nbd_copy=node, vm_export=node, job_cancel=node, vm=platform, vm_snapshot=platform)
     defaults = {f"{COLLECTION}.{name}": arguments for name, arguments in given.items()}
     tasks = [examples[module][number] for module, number in ORDER]
