@@ -67,6 +67,17 @@ options:
   copy:
     description: The result of M(sendense.platform.nbd_copy) (V(committed) only).
     type: dict
+  parent_id:
+    description: The backup that the job stood on (V(aborted) with O(lies) only).
+    type: str
+    default: ''
+  lies:
+    description:
+      - What an audit found about change tracking, as M(sendense.platform.nbd_copy) says in C(details.lies) (V(aborted) only).
+      - No incremental is built on O(parent_id) any more, and every backup that has a wrong block is marked as damaged.
+    type: list
+    elements: dict
+    default: []
   node:
     description: Inventory name of the node, from which the action plugin brings the block hashes (V(committed) only).
     type: str
@@ -141,6 +152,15 @@ committed:
   description: Whether the backup was in fact committed.
   returned: when state is aborted
   type: bool
+lie:
+  description: What became of O(lies), with the backups newly C(marked) as damaged; empty without them.
+  returned: when state is aborted
+  type: dict
+audit:
+  description: How many blocks that were not copied were compared with the source, whether that was all of them and why, and what failed.
+  returned: when state is committed
+  type: dict
+  sample: {in_full: false, reason: '', blocks_checked: 4096, failed: []}
 """
 
 from typing import Any, Dict
@@ -166,6 +186,8 @@ def argument_spec() -> Dict[str, Any]:
         job={"type": "dict"},
         snapshot={"type": "dict"},
         copy={"type": "dict"},
+        parent_id={"type": "str", "default": ""},
+        lies={"type": "list", "elements": "dict", "default": []},
         node={"type": "str"},
         files={"type": "dict", "default": {}},
     )

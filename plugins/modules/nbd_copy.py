@@ -90,6 +90,13 @@ options:
     description: Per disk key, the root that the blocks read must have; a restore gives those of the manifest.
     type: dict
     default: {}
+  audit:
+    description:
+      - The C(audit) that M(sendense.platform.nbd_export) returned for a backup, with C(host), the inventory name of that hub, and
+        C(folder), the job's directory at this place. The action plugin brings the files.
+      - Blocks that are in them and not among the changes are read and compared before anything is copied; a difference is C(TRACKING_LIED).
+    type: dict
+    default: {}
   max_bytes_per_second:
     description: Cap on the bandwidth of the whole job; none without it.
     type: int
@@ -105,6 +112,7 @@ EXAMPLES = r"""
     job_id: "{{ opened.job.id }}"
     sources: "{{ served.sources }}"
     nbd_targets: "{{ targets.nbd_targets_string }}"
+    audit: "{{ targets.audit | combine({'host': 'hub01', 'folder': snapped.job.path}) }}"
     heartbeats:
       - host: hub01
         path: "{{ opened.job.heartbeat }}"
@@ -135,7 +143,7 @@ totals:
   returned: success
   type: dict
 details:
-  description: Facts of a failure, with one result per disk in C(disks).
+  description: Facts of a failure, with one result per disk in C(disks), and in C(lies) the disks about which change tracking lied.
   returned: failure
   type: dict
 """
@@ -169,6 +177,7 @@ def argument_spec() -> Dict[str, Any]:
         hash_algorithm={"type": "str", "default": "xxh3_128", "choices": ["xxh3_128", "sha256"]},
         role={"type": "str", "default": "node", "choices": ["node", "hub"]},
         expected_roots={"type": "dict", "default": {}},
+        audit={"type": "dict", "default": {}},
         max_bytes_per_second={"type": "int"},
         stall_seconds={"type": "int", "default": 60},
     )

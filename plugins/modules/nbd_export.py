@@ -109,6 +109,29 @@ options:
         description: Upper bound of the data to come, for the check of free space.
         type: int
         default: 0
+  audit:
+    description:
+      - How much of what an incremental does not copy is compared with the source, to find a lie of change tracking (V(backup) only).
+      - After a restart of the host, a restore of the machine or a change of its disks, all of it is.
+    type: dict
+    default: {}
+    suboptions:
+      share:
+        description: Percent of the blocks of each disk, at least 64 blocks; V(0) for none, V(100) for all.
+        type: float
+        default: 1
+      max_bytes:
+        description: Most bytes that the sample of one machine may read; an audit of all blocks reads what it must.
+        type: int
+        default: 268435456
+      after_events:
+        description: Whether risky events are followed by an audit of all blocks.
+        type: bool
+        default: true
+  incarnation:
+    description: RV(sendense.platform.vm_snapshot#module:snapshot) says it; by it events since the parent are noticed (V(backup) only).
+    type: dict
+    default: {}
   only:
     description: Keys of the disks; all without it (V(restore) and V(files)).
     type: list
@@ -169,6 +192,11 @@ point:
   description: The partial point (V(backup) only).
   returned: when purpose is backup
   type: dict
+audit:
+  description: What M(sendense.platform.nbd_copy) has to audit, with a file at this hub per disk, and why all blocks if it is all.
+  returned: when purpose is backup
+  type: dict
+  sample: {in_full: false, reason: '', files: {disk0: /var/lib/sendense/jobs/6c9c-hub/audit-disk0.hashes}}
 manifest:
   description: The manifest of the point (V(restore) only).
   returned: when purpose is restore
@@ -210,6 +238,11 @@ def argument_spec() -> Dict[str, Any]:
         "change_id": {"type": "str", "default": ""},
         "expected_bytes": {"type": "int", "default": 0},
     }
+    audit = {
+        "share": {"type": "float", "default": 1.0},
+        "max_bytes": {"type": "int", "default": 256 << 20},
+        "after_events": {"type": "bool", "default": True},
+    }
     return dict(
         place_spec(),
         **repository_spec(required=False),
@@ -225,6 +258,8 @@ def argument_spec() -> Dict[str, Any]:
         format={"type": "str", "default": "qcow2", "choices": ["qcow2", "raw"]},
         disks={"type": "list", "elements": "dict", "default": [], "options": disk},
         manifest={"type": "dict", "default": {}},
+        audit={"type": "dict", "default": {}, "options": audit},
+        incarnation={"type": "dict", "default": {}},
         only={"type": "list", "elements": "str", "default": []},
         node={"type": "str", "default": ""},
         port_wait={"type": "int", "default": 300},

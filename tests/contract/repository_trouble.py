@@ -102,6 +102,23 @@ class RepositoryTroubleContract(ABC):
         full = guest.backup(repository)
         assert choose_previous(repository.list()).point_id == full.manifest.point_id
 
+    def test_nothing_is_built_on_a_distrusted_point_which_stays_what_it_is(
+        self, place: RepositoryPlace, repository: Repository, guest: Guest
+    ) -> None:
+        first, newest = [point.manifest.point_id for point in chain_of(repository, guest, 2)]
+        assert repository.distrust(guest.key, newest, "planted") is True
+        assert repository.distrust(guest.key, newest, "another word") is False
+        again = place.open("")
+        assert [(point.status, point.distrusted) for point in again.list()] == [("ok", ""), ("ok", "planted")]
+        assert (choose_previous(again.list()).reason, known_change_ids(again.list())) == ("tracking_lied", [])
+        assert read_disks(again, again.get(guest.key, newest)) == guest.contents[newest]
+        full = guest.backup(repository).manifest.point_id
+        assert choose_previous(again.list()).point_id == full
+        assert repository.delete(guest.key, newest) and repository.delete(guest.key, first)
+        assert [point.distrusted for point in again.list()] == [""]
+        with pytest.raises(PointNotFoundError):
+            again.distrust(guest.key, POINT, "planted")
+
     @pytest.mark.parametrize("member", [0, 1])
     @pytest.mark.parametrize("kind", ["cut", "append", "header", "backing", "hashes", "gone", "link"])
     def test_opening_a_damaged_chain_refuses_and_marks_it(self, repository: Repository, guest: Guest, kind: str, member: int) -> None:

@@ -128,10 +128,11 @@ def operations(guest: Guest, full_id: str, child_id: str) -> Dict[str, Callable[
         "mark_damaged": lambda repository: repository.mark_damaged(guest.key, full_id, "planted"),
         "set_immutable": lambda repository: repository.set_immutable(guest.key, child_id, "2000-01-01T00:00:00Z"),
         "delete": lambda repository: repository.delete(guest.key, child_id),
+        "distrust": lambda repository: repository.distrust(guest.key, child_id, "planted"),
     }
 
 
-@pytest.mark.parametrize("name", ["mark_damaged", "set_immutable", "delete"])
+@pytest.mark.parametrize("name", ["mark_damaged", "set_immutable", "delete", "distrust"])
 def test_every_file_system_call_of_a_change_fails_in_turn(
     local: Callable[[], LocalRepository], guest: Guest, tmp_path: Path, name: str
 ) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Dict
 
 import libvirt_qemu
 
+from tests.lab.disks import MIB
+
 from .fleet import Fleet
 from .oracle import backup_xml, block_nodes
 
@@ -31,6 +33,52 @@ def test_a_missing_bitmap_makes_a_full_backup_without_help(fleet: Fleet) -> None
     assert fleet.oracle.check(fleet.before) == []
     fleet.scribble()
     assert fleet.oracle.next_backup(fleet.backup(), ["m00"], set()) == []
+
+
+def test_a_lie_is_found_by_an_audit_and_the_same_play_ends_with_a_full_backup(fleet: Fleet) -> None:
+    """A lie since the newest point damages none; one that a point was built on damages that, and the oracle itself sees it."""
+    fleet.add("m00").backup()
+    omit(fleet, "vda", 5 * MIB)
+    early = fleet.backup(backup_vm_audit_share=100).report("m00")
+    assert (early["point"]["level"], early["events"][0]["details"]["marked"]) == ("full", [])
+    assert {point.status for point in fleet.oracle.repository.list()} == {"ok"}
+    fleet.scribble()
+    honest = fleet.backup(backup_vm_audit_share=100).report("m00")
+    assert (honest["audit"]["in_full"], honest["audit"]["failed"], "events" in honest) == (True, [], False)
+    omit(fleet, "vda", 6 * MIB)
+    believed = fleet.backup(backup_vm_audit_share=0).report("m00")["point"]["id"]
+    assert [finding for finding in fleet.oracle.check({}) if finding.startswith("O1")] != []
+
+    fleet.remember()
+    run = fleet.backup(backup_vm_audit_share=100)
+    report = run.report("m00")
+    assert (report["point"]["level"], {disk["reason"] for disk in report["disks"]}) == ("full", {"tracking_lied"})
+    assert [event["event"] for event in report["events"]] == ["TRACKING_LIED"]
+    assert report["events"][0]["details"]["marked"] == [believed]
+    assert "WARNING TRACKING_LIED" in run.output
+    listed = {point.manifest.point_id: point.status for point in fleet.oracle.repository.list()}
+    assert sorted(listed.values()) == ["damaged", "ok", "ok", "ok", "ok"] and listed[believed] == "damaged"
+    assert fleet.oracle.check(fleet.before) == []
+    fleet.scribble()
+    assert fleet.oracle.next_backup(fleet.backup(), ["m00"], set()) == []
+
+
+def omit(fleet: Fleet, target: str, offset: int) -> None:
+    """Change one block of the guest, and make the newest checkpoint's bitmap forget that alone."""
+    guest = fleet.guests["m00"]
+    guest.flush()
+    nodes = [node for node in block_nodes(guest.domain) if any(one.get("recording") for one in node.get("dirty-bitmaps", []))]
+    found = [(node["node-name"], bitmap["name"]) for node in nodes for bitmap in node["dirty-bitmaps"] if bitmap["recording"]]
+    assert found, "no bitmap records"
+    for node, name in found:
+        _monitor(guest.domain, "block-dirty-bitmap-add", node=node, name="kept", disabled=True)
+        _monitor(guest.domain, "block-dirty-bitmap-merge", node=node, target="kept", bitmaps=[name])
+    guest.write(target, 251, offset, 65536)
+    guest.flush()
+    for node, name in found:
+        _monitor(guest.domain, "block-dirty-bitmap-clear", node=node, name=name)
+        _monitor(guest.domain, "block-dirty-bitmap-merge", node=node, target=name, bitmaps=["kept"])
+        _monitor(guest.domain, "block-dirty-bitmap-remove", node=node, name="kept")
 
 
 def test_a_foreign_checkpoint_and_a_foreign_job_are_never_touched(fleet: Fleet) -> None:

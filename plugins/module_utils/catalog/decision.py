@@ -74,13 +74,13 @@ def choose_previous(points: Sequence[ListedPoint], requested_full: bool = False,
     if not points:
         return _full(NO_PREVIOUS_BACKUP)
     newest = _newest(points)
+    if newest.distrusted:
+        return _full(TRACKING_LIED)
     # A point that is being merged is not offered, but what stands on it reads through it as before.
     manifests = {point.manifest.point_id: point.manifest for point in points if point.status in ("ok", "merging")}
     point_id = newest.manifest.point_id
     if newest.status != "ok" or chain.fault(manifests, point_id):
         return _full(PREVIOUS_DAMAGED)
-    if newest.distrusted:
-        return _full(TRACKING_LIED)
     if chain.depth(manifests, point_id) >= max_depth:
         return _full(CHAIN_TOO_DEEP)
     disks = [PreviousDisk(disk.id, disk.size_bytes, disk.change_id) for disk in newest.manifest.disks]

@@ -146,6 +146,11 @@ def plan_incremental(changed: List[StatusRange], flag: int, allocated: Optional[
     return CopyPlan(size, tuple(_split(touched, _zero_runs(allocated or [], size))))
 
 
+def without(wanted: List[Run], taken: List[Run]) -> List[Run]:
+    """The blocks of ``wanted`` that ``taken`` does not have; both ascending and without overlap."""
+    return [Run(segment.first, segment.blocks) for segment in _split(wanted, taken) if not segment.zero]
+
+
 def _append(found: List[StatusRange], item: StatusRange) -> None:
     if found and found[-1].flags == item.flags:
         item = StatusRange(found[-1].offset, found[-1].length + item.length, item.flags)

@@ -3,64 +3,24 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Copies all disks of a machine at once, hashing every block as it is read from the source.
 
-Two phases: every disk is connected, checked and planned; only if all can be copied does the first byte move. If one disk
-fails the others stop early, and every disk has a result of its own.
+Every disk is connected, checked and planned; only if all can be copied, and no audit finds a lie of change tracking, does the
+first byte move. If one disk fails the others stop early, and every disk has a result of its own.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Mapping, Optional
 
-from ..errors import ExportFailedError, JobAbandonedError, JobCancelledError, SendenseError
+from ..errors import ExportFailedError, JobCancelledError, SendenseError
+from .audit import Audit, audit_disks
 from .bandwidth import TokenBucket
 from .loop import DiskLoop, Stop, balance, defect, end_state, run_parallel
 from .mover_plan import DiskJob, MoverOptions, check_jobs
 from .pipeline import Pipeline
-from .status import DONE, RUNNING, DiskProgress, StatusReport, write_status
+from .status import DONE
+from .supervisor import MoveResult, Supervisor
 from .transfer import Transfer
-
-
-@dataclass
-class MoveResult:
-    """How a copy ended: one entry per disk in ``disks``, in the shape of the status file."""
-
-    state: str
-    """``done``, ``failed`` or ``cancelled``."""
-    error: Optional[Dict[str, Any]]
-    """The first error, as ``SendenseError.as_result``."""
-    disks: Dict[str, Dict[str, Any]] = field(default_factory=dict)
-    document: Dict[str, Any] = field(default_factory=dict)
-    """The last status document."""
-
-
-class Supervisor:
-    """What the main thread of a mover or verifier does meanwhile: status file, cancel file, the end."""
-
-    def __init__(self, progress: List[DiskProgress], stop: Stop, status_path: str = "", cancel_path: str = "") -> None:
-        self.report = StatusReport(progress)
-        self.stop = stop
-        self._status_path = status_path
-        self._cancel_path = cancel_path
-
-    def tick(self) -> None:
-        """Called several times a second."""
-        if self._cancel_path and not self.stop.is_set() and os.path.exists(self._cancel_path):
-            self.stop.request(JobCancelledError("The job was cancelled: its cancel file appeared."))
-        self.publish(self.report.build(RUNNING))
-
-    def publish(self, document: Dict[str, Any]) -> None:
-        """Replace the status file; a missing job directory means that the job was given up."""
-        if not self._status_path:
-            return
-        try:
-            write_status(self._status_path, document)
-        except FileNotFoundError:
-            self.stop.request(JobAbandonedError(f"The directory of {self._status_path!r} is gone: the job was given up."))
-        except OSError:
-            pass  # a full file system delays the news, not the copy; the next tick tries again
 
 
 def move(
@@ -79,12 +39,18 @@ def move(
     options.check()
     stop = stop or Stop()
     transfers = [Transfer(job, options, stop.is_set) for job in jobs]
-    supervisor = Supervisor([transfer.progress for transfer in transfers], stop, status_path, cancel_path)
+    audits = [Audit(transfer, options, stop.is_set) for transfer in transfers if transfer.job.audit_path]
+    also = [audit.progress for audit in audits]
+    supervisor = Supervisor([transfer.progress for transfer in transfers], stop, status_path, cancel_path, also)
+    bucket = TokenBucket(options.bandwidth_bytes_per_s) if options.bandwidth_bytes_per_s else None
     supervisor.tick()
     try:
         _prepare(transfers, options, stop, supervisor.tick)
+        if audits and not stop.is_set():
+            audit_disks(audits, options, stop, bucket, supervisor.tick)
+            _end_early(transfers, {audit.job.key: audit.lie for audit in audits if audit.lie is not None}, stop)
         if not stop.is_set():
-            _copy(transfers, options, stop, supervisor.tick)
+            _copy(transfers, options, stop, bucket, supervisor.tick)
     finally:
         for transfer in transfers:
             transfer.close()
@@ -111,18 +77,18 @@ def _prepare(transfers: List[Transfer], options: MoverOptions, stop: Stop, tick:
     run_parallel(balance(transfers, lambda one: 1, options.threads), work, tick)
     for transfer in transfers:
         error = failures.get(transfer.job.key)
-        if error is not None:
-            if not isinstance(error, JobCancelledError):
-                stop.request(error, transfer.job.key)
-            transfer.fail(error)
-    if stop.is_set():
-        for transfer in transfers:
-            if transfer.job.key not in failures:
-                transfer.fail(stop.error_for(transfer.job.key))
+        if error is not None and not isinstance(error, JobCancelledError):
+            stop.request(error, transfer.job.key)
+    _end_early(transfers, failures, stop)
 
 
-def _copy(transfers: List[Transfer], options: MoverOptions, stop: Stop, tick: Callable[[], None]) -> None:
-    bucket = TokenBucket(options.bandwidth_bytes_per_s) if options.bandwidth_bytes_per_s else None
+def _end_early(transfers: List[Transfer], failures: Mapping[str, SendenseError], stop: Stop) -> None:
+    """If nothing will be copied, say of every disk why: its own failure, or that of another."""
+    for transfer in transfers if stop.is_set() else []:
+        transfer.fail(failures.get(transfer.job.key) or stop.error_for(transfer.job.key))
+
+
+def _copy(transfers: List[Transfer], options: MoverOptions, stop: Stop, bucket: Optional[TokenBucket], tick: Callable[[], None]) -> None:
     priming = threading.Lock()  # one after another: eight large reads at once would be eight large buffers
 
     def fail(transfer: Transfer, error: SendenseError) -> None:

@@ -37,6 +37,8 @@ class DiskJob:
     """What both exports must have; 0: only that both are equal is checked."""
     hashes_path: str = ""
     """Where the hash file goes; empty: no hashes (restore)."""
+    audit_path: str = ""
+    """A hash file of blocks as the parent says that they are (incremental only); those not copied are audited. Empty: none."""
 
     def check(self) -> None:
         """InvalidInputError for a value that cannot mean anything."""
@@ -50,6 +52,8 @@ class DiskJob:
             raise _bad(f"{self.key} is incremental, but changed_context is missing")
         if self.level == INCREMENTAL and self.changed_flag < 1:
             raise _bad(f"changed_flag of {self.key} must be at least 1")
+        if self.audit_path and self.level != INCREMENTAL:
+            raise _bad(f"{self.key} has an audit, but it is not incremental")
         if self.size_bytes < 0:
             raise _bad(f"the size of {self.key} is negative")
 
@@ -158,6 +162,8 @@ def _fits(declared: str, value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if declared == "float":
         return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if declared.startswith("Dict"):
+        return isinstance(value, dict)
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 

@@ -114,17 +114,18 @@ class DiskProgress:
 
 
 class StatusReport:
-    """Builds the document for all disks of one job."""
+    """Builds the document for all disks of one job. What ``also`` does counts in its totals only."""
 
-    def __init__(self, disks: Iterable[DiskProgress]) -> None:
+    def __init__(self, disks: Iterable[DiskProgress], also: Iterable[DiskProgress] = ()) -> None:
         self.disks = {disk.key: disk for disk in disks}
+        self._counted = [*self.disks.values(), *also]
         self._meter = RateMeter()
         self._started = time.monotonic()
 
     def build(self, state: str, error: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
         """The document as of now. ``rate`` and ``eta_s`` are over all disks; ``eta_s`` is null while unknown."""
-        done = sum(disk.bytes_done for disk in self.disks.values())
-        total = sum(disk.bytes_total for disk in self.disks.values())
+        done = sum(disk.bytes_done for disk in self._counted)
+        total = sum(disk.bytes_total for disk in self._counted)
         self._meter.sample(done)
         seconds = time.monotonic() - self._started
         running = state == RUNNING

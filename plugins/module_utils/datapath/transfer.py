@@ -11,7 +11,7 @@ from typing import Any, Callable, List, Optional
 from ..errors import CopyFailedError, ExportFailedError, SendenseError
 from .bandwidth import TokenBucket
 from .blockhashes import FULL, INCREMENTAL, BlockHashWriter
-from .extents import ALLOCATION, CopyPlan, allocation, changes, plan_full, plan_incremental
+from .extents import ALLOCATION, CopyPlan, Run, allocation, changes, plan_full, plan_incremental
 from .hashing import BLOCK_BYTES, HashAlgorithm, algorithm
 from .loop import end_state
 from .mover_plan import DiskJob, MoverOptions
@@ -89,6 +89,12 @@ class Transfer:
         if hasher is not None:
             runs = self._plan.runs()
             self._writer = BlockHashWriter(job.hashes_path, hasher.name, size, job.level, runs)
+
+    def planned(self) -> List[Run]:
+        """The blocks that this copy takes. CopyFailedError before :meth:`prepare`."""
+        if self._plan is None:
+            raise CopyFailedError(f"{self.job.key} was audited before it was prepared. This is a defect.")
+        return self._plan.runs()
 
     def _open(self, role: str, uri: str, contexts: List[str]) -> NbdConnection:
         target = parse_uri(uri, self.job.key)

@@ -14,7 +14,7 @@ import json
 from bisect import insort
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ..errors import InvalidInputError, PointDamagedError, SendenseError, VerificationFailedError
 from .bandwidth import TokenBucket
@@ -22,11 +22,11 @@ from .blockhashes import BlockHashFile, BlockMap, compose
 from .extents import ALLOCATION, CopyPlan, Run, StatusRange, allocation, plan_incremental
 from .hashing import BLOCK_BYTES, HashAlgorithm, algorithm
 from .loop import DiskLoop, Stop, balance, defect, end_state, run_parallel
-from .mover import MoveResult, Supervisor
 from .mover_plan import MoverOptions, load_document, record
 from .nbd_handle import EXPORT, NbdConnection
 from .pipeline import Chunk, Piece, Pipeline, PipelineOptions, chunks
 from .status import DONE, DiskProgress
+from .supervisor import MoveResult, Supervisor
 from .targets import is_disk_key, parse_uri
 from .transfer import check_block_sizes, request_bytes
 
@@ -60,8 +60,9 @@ class VerifyJob:
 class CompareHandler:
     """Compares the digests of what is read with those that were recorded."""
 
-    def __init__(self, expected: Callable[[int, int], bytes], hasher: HashAlgorithm) -> None:
+    def __init__(self, expected: Callable[[int, int], bytes], hasher: HashAlgorithm, named: int = NAMED_MISMATCHES) -> None:
         self._expected = expected
+        self._named = named
         self._hasher = hasher
         self.digest_size = hasher.digest_size
         self.checked = 0
@@ -94,11 +95,14 @@ class CompareHandler:
             if wanted[index * size : (index + 1) * size] != found[index * size : (index + 1) * size]:
                 self.mismatch_count += 1
                 insort(self.mismatches, first + index)  # requests complete in any order
-                del self.mismatches[NAMED_MISMATCHES:]
+                del self.mismatches[self._named :]
 
 
 class Verification:
     """The stages of one disk: prepare, start, then finish or fail; close at last."""
+
+    #: How many block numbers of mismatches the result names.
+    named = NAMED_MISMATCHES
 
     def __init__(self, job: VerifyJob, options: MoverOptions, cancelled: Callable[[], bool]) -> None:
         self.job = job
@@ -125,7 +129,7 @@ class Verification:
         )
         check_block_sizes(self._export)
         self._check_size(header.disk_size)
-        self._handler = CompareHandler(expected, algorithm(header.algorithm))
+        self._handler = CompareHandler(expected, algorithm(header.algorithm), self.named)
         self._plan = self._split(wanted, header.disk_size)
         self.progress.bytes_total = self._plan.read_bytes
 
@@ -175,12 +179,14 @@ class Verification:
             self.progress.end(DONE)
             self.close()
             return
-        self.fail(
-            VerificationFailedError(
-                f"{self.job.key}: {handler.mismatch_count} of {handler.checked} blocks are not what was recorded "
-                f"(first: {handler.mismatches[:5]}). The data of this point is damaged; do not restore from it.",
-                details={"disk": self.job.key, "mismatches": handler.mismatches, "count": handler.mismatch_count},
-            )
+        self.fail(self._judgement(handler))
+
+    def _judgement(self, handler: CompareHandler) -> SendenseError:
+        """The error that mismatches mean."""
+        return VerificationFailedError(
+            f"{self.job.key}: {handler.mismatch_count} of {handler.checked} blocks are not what was recorded "
+            f"(first: {handler.mismatches[:5]}). The data of this point is damaged; do not restore from it.",
+            details={"disk": self.job.key, "mismatches": handler.mismatches, "count": handler.mismatch_count},
         )
 
     def fail(self, error: SendenseError) -> None:
@@ -219,16 +225,23 @@ def verify(
     supervisor = Supervisor([disk.progress for disk in disks], stop, status_path, cancel_path)
     supervisor.tick()
     bucket = TokenBucket(options.bandwidth_bytes_per_s) if options.bandwidth_bytes_per_s else None
-    groups = balance(disks, lambda disk: 1, options.threads)
-    try:
-        run_parallel(groups, lambda group: _verify_group(group, options, stop, bucket), supervisor.tick)
-    finally:
-        for disk in disks:
-            disk.close()
+    verify_disks(disks, options, stop, bucket, supervisor.tick)
     state, error = _outcome(disks, stop)
     document = supervisor.report.build(state, error)
     supervisor.publish(document)
     return MoveResult(state, error, document["disks"], document)
+
+
+def verify_disks(
+    disks: Sequence[Verification], options: MoverOptions, stop: Stop, bucket: Optional[TokenBucket], tick: Callable[[], None]
+) -> None:
+    """Run the stages of all disks in threads, each to its end; ``tick`` is called in this thread meanwhile."""
+    groups = balance(disks, lambda disk: 1, options.threads)
+    try:
+        run_parallel(groups, lambda group: _verify_group(group, options, stop, bucket), tick)
+    finally:
+        for disk in disks:
+            disk.close()
 
 
 def _verify_group(group: List[Verification], options: MoverOptions, stop: Stop, bucket: Optional[TokenBucket]) -> None:

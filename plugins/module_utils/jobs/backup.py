@@ -15,6 +15,7 @@ from ..repositories import registry
 from ..repositories._base import OpenPoint, PointFilter, Repository
 from ..repositories.seal import Sealing, seal
 from ..steps import reached
+from .auditing import condemn, outcome
 from .following import FollowedChild, disk_results, follow
 from .place import HUB, JobPlace, attach, attach_to_end, begin, discard, new_job_id, stop_writers
 from .reading import image_path, start_readers, stop_readers
@@ -115,10 +116,9 @@ def _start_reread(
     child.start(place.agent_path, {"disks": disks, "options": {}, "digests": digests})
 
 
-def _publish(
-    place: JobPlace, repository: Repository, point: OpenPoint, params: Dict[str, Any], status: Dict[str, Any]
-) -> Dict[str, Any]:
+def _publish(place: JobPlace, repository: Repository, point: OpenPoint, params: Dict[str, Any], status: Dict[str, Any]) -> Dict[str, Any]:
     direct = repository.capabilities().direct_reread
+    audited, versions = outcome(place, params["copy"]["disks"], params["snapshot"].get("incarnation") or {})
     sealing = Sealing(
         snapshot=params["snapshot"],
         copied={disk["key"]: disk for disk in params["copy"]["disks"]},
@@ -127,6 +127,7 @@ def _publish(
         nvram_path=params["files"].get("nvram", ""),
         verified_method="direct" if direct else "cached",
         verified_reason="" if direct else "the file system of the repository does not support direct reads",
+        versions=versions,
     )
     with place.beating():
         committed = repository.commit(point, seal(repository, point, sealing))
@@ -146,6 +147,7 @@ def _publish(
             for disk, checked in zip(manifest.disks, disk_results(status))
         ],
         "known_change_ids": [disk.change_id for disk in manifest.disks if disk.change_id],
+        "audit": audited,
     }
 
 
@@ -155,14 +157,16 @@ def abort_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     key = machine_key(params["platform"], params["machine_id"])
     job_id = params["job"]["id"]
     if check_mode:
-        return dict(_fate(repository, key, job_id), changed=False)
+        return dict(_fate(repository, key, job_id), changed=False, lie={})
+    # First of all: whatever happens from here on, no incremental is built on what cannot be trusted.
+    lie = condemn(repository, key, params["parent_id"], params["lies"]) if params.get("lies") else {}
     place = attach_to_end(params, HUB, job_id)
     reached("abort:children-stopped")
     removed = repository.abort(key, job_id)
     reached("abort:partial-removed")
     if place is not None:
         place.finish()
-    return dict(_fate(repository, key, job_id), changed=removed or place is not None)
+    return dict(_fate(repository, key, job_id), changed=removed or place is not None or bool(lie), lie=lie)
 
 
 def _fate(repository: Repository, key: str, job_id: str) -> Dict[str, Any]:

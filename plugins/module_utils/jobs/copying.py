@@ -10,7 +10,7 @@ from typing import Any, Dict, List
 
 from ..datapath.blockhashes import BlockHashFile, compose
 from ..datapath.targets import parse_targets
-from ..errors import InvalidInputError, SendenseError, VerificationFailedError
+from ..errors import InvalidInputError, SendenseError, TrackingLiedError, VerificationFailedError
 from ..steps import reached
 from .following import FollowedChild, disk_results, failed_result, follow
 from .place import attach
@@ -28,13 +28,15 @@ def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     place = attach(params, params["role"], params["job_id"])
     child = FollowedChild(place.job, place.client, "copy", "mover")
     if params["phase"] != "collect":
-        disks = [_disk_job(source, targets[source["key"]].uri(), place.job.path) for source in sources]
+        audits = (params.get("audit") or {}).get("files") or {}
+        disks = [_disk_job(source, targets[source["key"]].uri(), place.job.path, audits.get(source["key"], "")) for source in sources]
         child.start(params["agent_path"], {"disks": disks, "options": _options(params)})
         reached("copy:started")
     try:
         status = follow(child, params["phase"])
     except SendenseError as error:
         error.details["disks"] = failed_result(error)["disks"]
+        error.details["lies"] = _lies(error.details["disks"], sources)
         raise
     if status is None:
         return {"changed": True, "following": child.handover()}
@@ -59,7 +61,17 @@ def _check_root(disk: Dict[str, Any], expected: str) -> None:
         )
 
 
-def _disk_job(source: Dict[str, Any], target_uri: str, job_path: str) -> Dict[str, Any]:
+def _lies(disks: List[Dict[str, Any]], sources: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """What the hub needs to know to find the points that have wrong blocks, per disk about which change tracking lied."""
+    ids = {source["key"]: source.get("id") or "" for source in sources}
+    errors = {disk["key"]: disk.get("error") or {} for disk in disks}
+    found = {key: error["details"] for key, error in errors.items() if error.get("error_code") == TrackingLiedError.error_code}
+    return [
+        {"disk_id": ids[key], "count": lie["count"], "blocks": lie["mismatches"], "complete": lie["complete"]} for key, lie in found.items()
+    ]
+
+
+def _disk_job(source: Dict[str, Any], target_uri: str, job_path: str, audit_path: str) -> Dict[str, Any]:
     return {
         "key": source["key"],
         "source_uri": source["uri"],
@@ -69,6 +81,7 @@ def _disk_job(source: Dict[str, Any], target_uri: str, job_path: str) -> Dict[st
         "changed_flag": source.get("changed_flag") or 1,
         "size_bytes": source["size_bytes"],
         "hashes_path": os.path.join(job_path, f"{source['key']}.hashes"),
+        "audit_path": audit_path,
     }
 
 

@@ -27,6 +27,7 @@ from ..hubstate.statedir import StateDir
 from ..repositories import registry
 from ..repositories._base import NewDisk, NewPoint, Point, PointFilter, Repository
 from ..steps import reached
+from .auditing import write_samples
 from .place import HUB, WRITER, JobPlace, attach, attach_to_end, begin, discard, new_job_id, stop_writers, unique_keys
 
 Images = Dict[str, Dict[str, Any]]
@@ -63,11 +64,12 @@ def start_for_backup(params: Dict[str, Any]) -> Dict[str, Any]:
             )
         )
         place.save("point", asdict(point))
+        audited = write_samples(place, repository, params, opened["generation"])
         exports = serve(place, point.images, {disk.key: disk.size_bytes for disk in disks}, ports, params, writable=True)
     except SendenseError:
         discard(place)
         raise
-    return dict(_answer(exports), changed=True, point={"id": point.point_id, "parent_id": point.parent_id})
+    return dict(_answer(exports), changed=True, point={"id": point.point_id, "parent_id": point.parent_id}, audit=audited)
 
 
 def _new_disk(disk: Dict[str, Any]) -> NewDisk:

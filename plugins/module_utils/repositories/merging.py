@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..catalog import chain
+from ..catalog.audit import COMPOSED_AT
 from ..catalog.fields import FULL, INCREMENTAL
 from ..catalog.manifest import Manifest, ManifestDisk
 from ..datapath.blockhashes import union, write_merged
@@ -139,6 +140,8 @@ def merged_manifest(shelf: Shelf, merge: OpenMerge, digests: Mapping[str, str], 
         chain_depth=chain.depth(shelf.manifests, parent) + 1 if parent else 0,
         disks=disks,
         verified=dict(verified),
+        # What this point holds was not all read of the source by its own backup: the audit of change tracking asks for that.
+        versions={**old.versions, COMPOSED_AT: verified["at"]},
     )
     manifest = Manifest.from_dict(asdict(manifest), f"point {manifest.point_id}")
     _require_fitting(shelf, merge, manifest)

@@ -82,6 +82,7 @@ class ListedPoint:
 
     manifest: Manifest
     status: str = "ok"
+    distrusted: str = ""
 
 
 def chain_of_points(length: int) -> List[ListedPoint]:

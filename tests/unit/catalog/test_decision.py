@@ -48,6 +48,15 @@ def test_damage_anywhere_below_the_newest_makes_a_full(damaged: int) -> None:
     assert known_change_ids(points) == []
 
 
+def test_a_newest_point_that_is_distrusted_makes_a_full() -> None:
+    points = chain_of_points(3)
+    points[1].distrusted = "change tracking since then has lied"
+    assert choose_previous(points).point_id == point_id(3)
+    points[2].distrusted = points[1].distrusted
+    assert choose_previous(points).reason == "tracking_lied"
+    assert known_change_ids(points) == []
+
+
 def test_damage_in_an_older_chain_does_not_matter() -> None:
     points = [*chain_of_points(2), ListedPoint(a_manifest(5))]
     points[0].status = points[1].status = "damaged"

@@ -17,6 +17,7 @@ from .._base import FULL, INCREMENTAL, DiskPlan, DiskSnapshot, Snapshot, Snapsho
 from . import checkpoints, qemu_img
 from .client import libvirt, mapped
 from .discovery import current_snapshot
+from .incarnation import incarnation_of
 from .naming import ChangeId, CheckpointName, export_name
 from .quiesce import expected_consistency
 from .records import iso_time, save_nvram
@@ -38,6 +39,7 @@ def open_offline(domain: Any, machine: Machine, request: SnapshotRequest, plan: 
                 _add(disk, name)
                 added.append(disk)
         nvram, warnings = save_nvram(machine, request.work_dir)
+        incarnation = incarnation_of(domain)
         disks = _describe(machine, plan.disks, request, name, current, chains)
     except (SendenseError, libvirt.libvirtError):
         _take_back(added, name)
@@ -57,6 +59,7 @@ def open_offline(domain: Any, machine: Machine, request: SnapshotRequest, plan: 
         nvram_path=nvram,
         skipped_disks=plan.skipped_disks,
         warnings=plan.warnings + warnings,
+        incarnation=incarnation,
     )
 
 

@@ -18,6 +18,7 @@ from .._base import FULL, INCREMENTAL, DiskPlan, DiskSnapshot, Snapshot, Snapsho
 from . import backup_job, checkpoints
 from .client import Client, libvirt, mapped
 from .discovery import current_snapshot
+from .incarnation import incarnation_of
 from .naming import ChangeId, CheckpointName, export_name, scratch_name, socket_path
 from .quiesce import Quiescer
 from .records import iso_time, save_nvram
@@ -40,6 +41,7 @@ def open_online(client: Client, domain: Any, machine: Machine, request: Snapshot
         nvram, warnings = save_nvram(machine, request.work_dir)
         # The form for migration would be tidier, but it holds the passwords of graphical consoles.
         native = domain.XMLDesc(0)
+        incarnation = incarnation_of(domain)
     except (SendenseError, libvirt.libvirtError) as exc:
         _undo(domain, machine, request.job_id, name, directory)
         if isinstance(exc, SendenseError):
@@ -60,6 +62,7 @@ def open_online(client: Client, domain: Any, machine: Machine, request: Snapshot
         nvram_path=nvram,
         skipped_disks=plan.skipped_disks,
         warnings=plan.warnings + warnings,
+        incarnation=incarnation,
     )
 
 
