@@ -74,6 +74,22 @@ class Guest:
         self.jobs = 0
         self.contents: Dict[str, Dict[str, bytes]] = {}
 
+    def unplug(self, disk_id: str) -> GuestDisk:
+        """Take a disk out of the machine; the keys of the others move up, as they do in real machines."""
+        disk = next(one for one in self.disks if one.id == disk_id)
+        self.disks.remove(disk)
+        self._describe()
+        return disk
+
+    def plug(self, disk_id: str, size: int) -> GuestDisk:
+        """Put a new disk into the machine."""
+        self.disks.append(GuestDisk(disk_id, size))
+        self._describe()
+        return self.disks[-1]
+
+    def _describe(self) -> None:
+        self.machine.disks = [Disk(id=disk.id, size_bytes=disk.size, key=f"disk{at}") for at, disk in enumerate(self.disks)]
+
     def scribble(self, seed: int) -> None:
         """Write somewhere on every disk: data, and zeros over data."""
         for disk in self.disks:

@@ -28,11 +28,12 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
 from ansible_collections.sendense.platform.plugins.module_utils.repositories._base import PointFilter, Repository
 from ansible_collections.sendense.platform.plugins.module_utils.repositories.seal import seal
 from tests.contract.point_writer import NVRAM, OTHER_MACHINE_ID, Guest, read_disks
+from tests.contract.repository_merging import RepositoryMergingContract
 from tests.contract.repository_place import JOB, OTHER_REPOSITORY, POINT, RepositoryPlace, calls, chain_of, flipped, ids_of, stop_after
 from tests.contract.repository_trouble import RepositoryTroubleContract
 
 
-class RepositoryContract(RepositoryTroubleContract):
+class RepositoryContract(RepositoryTroubleContract, RepositoryMergingContract):
     """Subclass it as ``Test...`` and implement :meth:`place`."""
 
     # --- identity ---------------------------------------------------------------------------------------------------

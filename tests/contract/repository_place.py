@@ -11,7 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
-from ansible_collections.sendense.platform.plugins.module_utils.repositories._base import OpenPoint, Point, PointFilter, Repository
+from ansible_collections.sendense.platform.plugins.module_utils.repositories._base import (
+    OpenMerge,
+    OpenPoint,
+    Point,
+    PointFilter,
+    Repository,
+)
 from ansible_collections.sendense.platform.plugins.module_utils.repositories.seal import seal
 from tests.contract.point_writer import Guest
 
@@ -56,7 +62,7 @@ class RepositoryPlace:
 
 WITH_POINT = {
     "get", "open_for_read", "hash_files", "files", "structure_check", "digest_check", "mark_damaged", "delete", "set_immutable",
-    "distrust",
+    "distrust", "begin_merge",
 }  # fmt: skip
 LISTS_EVERYTHING = {"list"}
 
@@ -67,6 +73,7 @@ def calls(repository: Repository, key: str, point_id: str) -> Dict[str, Callable
     job = guest.next_job()
     new = replace(job.new_point(), machine_key=key, generation=1)
     point = OpenPoint(key, JOB, 1, POINT, "/nonexistent", "")
+    merge = OpenMerge(key, "merge", [POINT], point_id, JOB, [], "/nonexistent")
     with_machine: Dict[str, Callable[[], Any]] = {
         "list": lambda: repository.list(PointFilter(machine_key=key)),
         "raise_generation": lambda: repository.raise_generation(key),
@@ -76,6 +83,13 @@ def calls(repository: Repository, key: str, point_id: str) -> Dict[str, Callable
         "partials": lambda: repository.partials(key),
         "mark_damaged": lambda: repository.mark_damaged(key, point_id, "planted"),
         "distrust": lambda: repository.distrust(key, point_id, "planted"),
+        "begin_merge": lambda: repository.begin_merge(key, point_id, [], JOB),
+        "merged_images": lambda: repository.merged_images(merge),
+        "merged_hashes": lambda: repository.merged_hashes(merge),
+        "finish_merge": lambda: repository.finish_merge(merge, {"disk0": "0" * 32}, {}),
+        "abandon_merge": lambda: repository.abandon_merge(key, "planted"),
+        "open_merges": lambda: repository.open_merges(key),
+        "recover": lambda: repository.recover(key),
         "set_immutable": lambda: repository.set_immutable(key, point_id, "2027-01-01T00:00:00Z"),
     }
     for name in sorted(WITH_POINT - set(with_machine)):

@@ -17,6 +17,7 @@ from ..errors import SendenseError
 COMMANDS: Dict[str, str] = {
     "checker": "repositories.checker",
     "keeper": "datapath.keeper",
+    "merger": "datapath.merger_cli",
     "mover": "datapath.mover_cli",
     "release": "agent.release",
     "verifier": "datapath.verifier_cli",

@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def spawn(argv: List[str], *, stdout: Any, stderr: Any, env: Optional[Dict[str, str]] = None) -> "subprocess.Popen[bytes]":
+def spawn(argv: List[str], *, stdout: Any, stderr: Any, env: Optional[Dict[str, str]] = None, cwd: str = "/") -> "subprocess.Popen[bytes]":
     """Start a program in a session of its own that the kernel kills when this process dies.
 
     Call it from the main thread: the kernel watches the thread that forked. ``env`` is added to the own environment.
@@ -28,7 +28,7 @@ def spawn(argv: List[str], *, stdout: Any, stderr: Any, env: Optional[Dict[str, 
         stdout=stdout,
         stderr=stderr,
         env=dict(os.environ, **(env or {})),
-        cwd="/",
+        cwd=cwd,
         close_fds=True,
         start_new_session=True,
         preexec_fn=_die_with(os.getpid()),

@@ -123,6 +123,10 @@ class MergeDisk:
     hashes: List[str]
     """Block hash files that make up the new image, oldest first."""
 
+    def order(self) -> Dict[str, Any]:
+        """This disk in the plan of a merger (``datapath/merger.py``)."""
+        return {"key": self.key, "action": self.action, "top": self.top, "base": self.base, "size_bytes": self.size_bytes}
+
 
 @dataclass
 class OpenMerge:
@@ -138,6 +142,11 @@ class OpenMerge:
     disks: List[MergeDisk]
     path: str
     """A directory at this place for the survivor's new files."""
+
+    @property
+    def orders(self) -> List[Dict[str, Any]]:
+        """The disks in the plan of a merger: those that are not kept."""
+        return [disk.order() for disk in self.disks if disk.action != "keep"]
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,11 @@ def merged_manifest(shelf: Shelf, merge: OpenMerge, digests: Mapping[str, str], 
 def _merged_disk(shelf: Shelf, merge: OpenMerge, disk: ManifestDisk, digest: str) -> ManifestDisk:
     lowest = within(shelf.layers(merge.survivor, disk.id), merge.survivor, merge.consumed)[0][1]
     image, hashes = os.path.join(merge.path, disk.file), os.path.join(merge.path, disk.hashes_file)
+    for path in (image, hashes):
+        if files.file_size(path) is None:
+            raise VerificationFailedError(
+                f"Cannot merge into point {merge.survivor}: {os.path.basename(path)} has not been made. Nothing was published; prune again."
+            )
     return replace(
         disk,
         level=lowest.level,
