@@ -158,15 +158,27 @@ def abort_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     job_id = params["job"]["id"]
     if check_mode:
         return dict(_fate(repository, key, job_id), changed=False, lie={})
-    # First of all: whatever happens from here on, no incremental is built on what cannot be trusted.
-    lie = condemn(repository, key, params["parent_id"], params["lies"]) if params.get("lies") else {}
-    place = attach_to_end(params, HUB, job_id)
-    reached("abort:children-stopped")
-    removed = repository.abort(key, job_id)
+    try:
+        # First of all: whatever happens from here on, no incremental is built on what cannot be trusted.
+        lie = condemn(repository, key, params["parent_id"], params["lies"]) if params.get("lies") else {}
+        place = attach_to_end(params, HUB, job_id)
+        reached("abort:children-stopped")
+        removed = repository.abort(key, job_id)
+    except SendenseError:
+        _give_up(params, job_id)
+        raise
     reached("abort:partial-removed")
     if place is not None:
         place.finish()
     return dict(_fate(repository, key, job_id), changed=removed or place is not None or bool(lie), lie=lie)
+
+
+def _give_up(params: Dict[str, Any], job_id: str) -> None:
+    """The storage is gone or fails: the job's servers, ports and leases do not wait for it. What is left to undo, cleanup undoes."""
+    try:
+        discard(attach(params, HUB, job_id))
+    except SendenseError:
+        return  # it has ended, or its keeper is ending it
 
 
 def _fate(repository: Repository, key: str, job_id: str) -> Dict[str, Any]:
