@@ -30,8 +30,8 @@ def write_samples(place: JobPlace, repository: Repository, params: Dict[str, Any
     parent = repository.get(key, params["parent_id"]).manifest
     ids = {disk["key"]: disk["id"] for disk in params["disks"]}
     by_id = {disk["id"]: disk["size_bytes"] for disk in params["disks"]}
-    happened = audit.events(parent, params["incarnation"], by_id)
-    order = audit.decide(audit.Policy(**params["audit"]), happened, sizes)
+    happened = audit.events(parent, params.get("incarnation") or {}, by_id)
+    order = audit.decide(audit.Policy(**(params.get("audit") or {})), happened, sizes)
     layers = repository.hash_files(key, parent.point_id) if order.counts else {}
     files = {}
     for disk_key, count in sorted(order.counts.items()):
