@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Dict
 
+from .catalog.retention import Policy
 from .hubstate.statedir import DEFAULT_STATE_DIR
 
 Spec = Dict[str, Dict[str, Any]]
@@ -78,3 +80,9 @@ def repository_spec(required: bool = True) -> Spec:
 def machine_spec(required: bool = True) -> Spec:
     """Fragment ``machine``: which machine, by the platform's own id."""
     return {"machine_id": {"type": "str", "required": required}}
+
+
+def retention_spec() -> Spec:
+    """The policy of ``backup_prune``: fields and defaults of :class:`.catalog.retention.Policy`."""
+    policy = Policy()
+    return {name: {"type": type(value).__name__, "default": value} for name, value in asdict(policy).items()}

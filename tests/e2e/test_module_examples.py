@@ -42,6 +42,7 @@ ORDER = [
     ("job_report", 0),
     ("backup_info", 0),
     ("backup_verify", 0),
+    ("backup_prune", 0),
     ("nbd_export", 1),
     ("vm", 0),
     ("nbd_copy", 1),
@@ -95,7 +96,15 @@ def scenario(example_estate, examples):
     site = example_estate.site
     hub, node = {"state_dir": site.hub_state}, {"state_dir": site.node_state}
     platform = dict(node, connection="{{ sendense_source.connection }}")
-    given = {"backup": hub, "backup_verify": hub, "nbd_export": hub, "nbd_export_info": hub, "cleanup": hub, "backup_doctor": hub}
+    given = {
+        "backup": hub,
+        "backup_verify": hub,
+        "backup_prune": hub,
+        "nbd_export": hub,
+        "nbd_export_info": hub,
+        "cleanup": hub,
+        "backup_doctor": hub,
+    }
     given.update(nbd_copy=node, vm_export=node, job_cancel=node, vm=platform, vm_snapshot=platform)
     defaults = {f"{COLLECTION}.{name}": arguments for name, arguments in given.items()}
     tasks = [examples[module][number] for module, number in ORDER]

@@ -48,6 +48,16 @@ def ancestors(manifests: Manifests, point_id: str) -> List[str]:
     return found
 
 
+def known_ancestors(manifests: Manifests, point_id: str) -> List[str]:
+    """As :func:`ancestors`, of a chain that may be broken: as far as it can be followed, nothing of a point that is not there."""
+    found: List[str] = []
+    current = manifests[point_id].parent_id if point_id in manifests else ""
+    while current in manifests and current not in found and current != point_id:
+        found.append(current)
+        current = manifests[current].parent_id
+    return found
+
+
 def depth(manifests: Manifests, point_id: str) -> int:
     """How many points this one depends on. Errors as :func:`ancestors`."""
     return len(ancestors(manifests, point_id))

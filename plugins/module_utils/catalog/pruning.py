@@ -73,7 +73,7 @@ def immutables(points: Sequence[GuardedPoint], now: str) -> Dict[str, str]:
     for point in points:
         point_id = point.manifest.point_id
         if point.immutable_until > now:
-            for below in _below(manifests, point_id):
+            for below in chain.known_ancestors(manifests, point_id):
                 found.setdefault(below, f"{point_id}, which is immutable until {point.immutable_until}, stands on it")
     found.update(
         {point.manifest.point_id: f"it is immutable until {point.immutable_until}" for point in points if point.immutable_until > now}
@@ -109,16 +109,6 @@ def plan(points: Sequence[PrunedPoint], expired: Set[str], protected: Mapping[st
     unfollowed = consumable - set(left) - {point_id for merge in merges for point_id in merge.consumed}
     left.update(dict.fromkeys(unfollowed, "its chain runs in a circle"))
     return PrunePlan(delete, merges, [Left(point_id, why) for point_id, why in sorted(left.items())])
-
-
-def _below(manifests: Mapping[str, Manifest], point_id: str) -> List[str]:
-    """What a point stands on, as far as it can be followed: a broken chain protects as much as is left of it."""
-    found: List[str] = []
-    current = manifests[point_id].parent_id
-    while current in manifests and current not in found and current != point_id:
-        found.append(current)
-        current = manifests[current].parent_id
-    return found
 
 
 def _children(manifests: Mapping[str, Manifest], point_id: str) -> List[str]:

@@ -29,6 +29,7 @@ from ..repositories._base import NewDisk, NewPoint, Point, PointFilter, Reposito
 from ..steps import reached
 from .auditing import write_samples
 from .place import HUB, WRITER, JobPlace, attach, attach_to_end, begin, discard, new_job_id, stop_writers, unique_keys
+from .point_leases import hold_for_reading
 
 Images = Dict[str, Dict[str, Any]]
 
@@ -86,15 +87,16 @@ def _new_disk(disk: Dict[str, Any]) -> NewDisk:
 def start_for_restore(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Serve the disks of one committed point read-only; without ``point_id`` the newest sound one."""
     repository = registry.open_repository(params["repository"])
-    owner = repository.identity()["owner"]
     key = params["machine_key"]
     point = repository.get(key, params["point_id"]) if params["point_id"] else _newest_sound(repository, key)
-    facts = _facts(repository, point)
     if check_mode:
-        return dict(_answer([]), **facts, changed=True, job={"id": new_job_id(), "path": "", "heartbeat": ""})
+        return dict(_answer([]), **_facts(repository, point), changed=True, job={"id": new_job_id(), "path": "", "heartbeat": ""})
     place = begin(params, HUB, params.get("job_id") or new_job_id(), {"machine_key": key})
     try:
-        place.hold(f"point-{owner}-{key}-{point.manifest.point_id}", f"point {point.manifest.point_id}", shared=True)
+        hold_for_reading(place, repository, key, [point.manifest.point_id])
+        reached("restore:point-held")
+        point = repository.get(key, point.manifest.point_id)  # a merge may have given it another form until now
+        facts = _facts(repository, point)
         images = repository.open_for_read(key, point.manifest.point_id)
         wanted = params["only"] or sorted(images)
         unknown = sorted(set(wanted) - set(images))

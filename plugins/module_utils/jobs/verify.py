@@ -8,12 +8,22 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional
 
 from ..catalog import chain
-from ..errors import InvalidInputError, JobCancelledError, PointDamagedError, SendenseError, VerificationFailedError
+from ..errors import (
+    InvalidInputError,
+    JobCancelledError,
+    PointDamagedError,
+    PointInUseError,
+    PointNotFoundError,
+    SendenseError,
+    VerificationFailedError,
+)
 from ..model import machine_key
 from ..repositories import registry
 from ..repositories._base import Point, PointFilter, Repository
+from ..steps import reached
 from .following import FollowedChild, disk_results, follow
 from .place import HUB, JobPlace, attach, attach_to_end, begin, discard
+from .point_leases import hold_for_reading
 from .reading import image_path, start_readers, stop_readers
 
 Result = Dict[str, Any]
@@ -31,6 +41,7 @@ def verify_points(params: Dict[str, Any], check_mode: bool) -> Result:
         if check_mode:
             return {"changed": False, "ok": None, "points": [], "marked": [], "would_verify": state["todo"]}
         place = begin(params, HUB, params["job_id"], {"machine_key": key})
+        state["todo"] = _held(place, repository, key, params, state["todo"])
     try:
         following = _advance(place, repository, key, state, params["phase"])
     except SendenseError:
@@ -51,21 +62,42 @@ def _attached(params: Dict[str, Any]) -> JobPlace:
         raise error
 
 
+def _held(place: JobPlace, repository: Repository, key: str, params: Dict[str, Any], wanted: List[str]) -> List[str]:
+    """Hold the points for reading until the job ends, and look again which there are: some may have expired meanwhile."""
+    try:
+        hold_for_reading(place, repository, key, wanted)
+        reached("verify:points-held")
+        there = [point.manifest.point_id for point in repository.list(PointFilter(machine_key=key)) if point.status != "merging"]
+        gone = sorted(set(params["point_ids"]) - set(there))
+        if gone:
+            raise PointNotFoundError(f"Backup {', '.join(gone)} of machine {key} has expired meanwhile. List the backups with backup_info.")
+        return [point_id for point_id in wanted if point_id in there]
+    except SendenseError:
+        discard(place)
+        raise
+
+
 def wanted_points(repository: Repository, key: str, params: Dict[str, Any]) -> List[str]:
     """The points to verify, oldest first, each with all that it stands on."""
     points = repository.list(PointFilter(machine_key=key))
     known = {point.manifest.point_id: point for point in points}
+    promised = [point_id for point_id, point in known.items() if point.status != "merging"]
     if params["all_points"]:
-        return list(known)
+        return promised
     asked = params["point_ids"] or _newest(points, key)
     unknown = sorted(set(asked) - set(known))
     if unknown:
         raise InvalidInputError(f"Machine {key} has no backup {', '.join(unknown)} in this repository; list them with backup_info.")
+    merging = sorted(set(asked) - set(promised))
+    if merging:
+        raise PointInUseError(
+            f"Cannot verify {', '.join(merging)} of machine {key}: it has expired and is being merged into a newer backup. Verify that one."
+        )
     manifests = {point_id: point.manifest for point_id, point in known.items()}
     needed = set(asked)
     for point_id in asked:
         needed.update(chain.ancestors(manifests, point_id))
-    return [point_id for point_id in known if point_id in needed]
+    return [point_id for point_id in promised if point_id in needed]
 
 
 def _newest(points: List[Point], key: str) -> List[str]:
@@ -123,8 +155,6 @@ def _read(
     """Read the point's own files and blocks, compare; None while the checker runs."""
     manifest = repository.get(key, point_id).manifest
     if not resumed:
-        owner = repository.identity()["owner"]
-        place.hold(f"point-{owner}-{key}-{point_id}", f"point {point_id}", shared=True)
         sizes = {disk.key: disk.size_bytes for disk in manifest.disks}
         images = repository.open_for_read(key, point_id)
         uris = start_readers(place, images, sizes)

@@ -1,0 +1,87 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``backup_prune``: let the backups of one machine expire, by deletions and merges."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from ..errors import InvalidInputError, JobCancelledError, JobRunningError, SendenseError
+from ..model import machine_key
+from ..repositories import registry
+from ..repositories._base import Repository
+from ..steps import reached
+from .backup import lease_name
+from .expiry import DELETED, LEFT, MERGED, Row, look, outcome, refusal
+from .place import HUB, JobPlace, attach, attach_to_end, begin, discard
+from .prune_run import Pruning
+
+Result = Dict[str, Any]
+
+
+def prune_points(params: Dict[str, Any], check_mode: bool) -> Result:
+    """Prune one machine. ``following`` in the result: call again with the same job id."""
+    repository = registry.open_repository(params["repository"])
+    key = _key(repository, params)
+    if params["phase"] == "collect":
+        place = _attached(params)
+        return _run(Pruning(place, repository, key, params, place.load("prune")))
+    found, open_merges = look(repository, key, params), repository.open_merges(key)
+    if check_mode:
+        foreseen = outcome(found.rows(), changed=not found.idle() or bool(open_merges))
+        return dict(foreseen, refused=found.refused, synthetic_full=next((merge.survivor for merge in found.synthetic), ""))
+    if found.idle() and not open_merges:
+        return outcome(found.rows())
+    if found.refused and not open_merges:
+        raise refusal(found, key)
+    place = begin(params, HUB, params["job_id"], {"machine_key": key})
+    identity = repository.identity()
+    try:
+        place.hold(lease_name(identity["owner"], key), f"machine {key} in repository {identity['repository_id']}")
+    except JobRunningError as error:
+        discard(place)
+        return outcome([_held_back(row, error) for row in found.rows()])
+    except SendenseError:
+        discard(place)
+        raise
+    reached("prune:leased")
+    return _run(Pruning.of(place, repository, key, params))
+
+
+def _key(repository: Repository, params: Dict[str, Any]) -> str:
+    if not params["machine_key"]:
+        return machine_key(params["platform"], params["machine_id"])
+    if params["machine_key"] not in repository.machines():
+        raise InvalidInputError(
+            f"There is no machine {params['machine_key']} in this repository. List the keys of its machines with repository_info."
+        )
+    return str(params["machine_key"])
+
+
+def _attached(params: Dict[str, Any]) -> JobPlace:
+    try:
+        return attach(params, HUB, params["job_id"])
+    except JobCancelledError as error:
+        attach_to_end(params, HUB, params["job_id"])  # no later task comes for the note
+        raise error
+
+
+def _held_back(row: Row, error: JobRunningError) -> Row:
+    if row["action"] not in (DELETED, MERGED):
+        return row
+    who = str(error.details.get("job") or error.details.get("job_id") or "another")
+    return dict(row, action=LEFT, reasons=[*row["reasons"], f"but job {who} is working on the machine"])
+
+
+def _run(pruning: Pruning) -> Result:
+    try:
+        child = pruning.advance()
+        if child is not None:
+            return {"changed": True, "following": child.handover()}
+        result = pruning.result()
+    except SendenseError:
+        discard(pruning.place)
+        raise
+    pruning.place.finish()
+    return result

@@ -1,0 +1,166 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``backup_prune`` at a hub: what the policy keeps stays byte for byte, what goes is gone, what is held back is said."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from ansible_collections.sendense.platform.plugins.module_utils.errors import ExpiryRefusedError, InvalidInputError
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.locks import FileLease
+from ansible_collections.sendense.platform.plugins.module_utils.jobs import expiry
+from ansible_collections.sendense.platform.plugins.module_utils.jobs.backup import lease_name as machine_lease
+from ansible_collections.sendense.platform.plugins.module_utils.jobs.expiry import describe
+from ansible_collections.sendense.platform.plugins.module_utils.jobs.point_leases import lease_name
+
+from .conftest import Hub
+
+
+def ids(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["point_id"] for row in rows]
+
+
+def lease(hub: Hub, point_id: str = "", shared: bool = True) -> FileLease:
+    """What another job would hold: a point for reading, or the machine."""
+    owner = str(hub.repository.identity()["owner"])
+    name = lease_name(owner, hub.guest.key, point_id) if point_id else machine_lease(owner, hub.guest.key)
+    return FileLease.acquire(f"{hub.state.leases}/{name}.lease", {"job_id": "f" * 32}, shared=shared)
+
+
+@pytest.fixture
+def ten_days_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backups were not made in the last days."""
+    later = time.time() + 10 * 86400
+    monkeypatch.setattr(expiry.time, "time", lambda: later)
+
+
+def test_a_chain_is_merged_and_an_older_one_deleted(hub: Hub) -> None:
+    old, new = hub.backups(3), hub.backups(6, full=True)
+    before = sum(describe(point)["stored_bytes"] for point in hub.repository.list())
+    result = hub.prune(keep_last=2)
+    assert ids(result["deleted"]) == old and ids(result["kept"]) == new[4:]
+    assert [(row["point_id"], row["into"]) for row in result["merged"]] == [(one, new[4]) for one in new[:4]]
+    assert result["changed"] and result["left"] == [] and result["damaged"] == []
+    assert hub.there() == new[4:] and hub.wrong() == []
+    assert result["bytes_freed"] == before - sum(describe(point)["stored_bytes"] for point in hub.repository.list()) > 0
+    assert hub.repository.get(hub.guest.key, new[4]).manifest.level == "full"
+    assert hub.verify()["ok"]
+    assert not hub.prune(keep_last=2)["changed"]
+
+
+def test_several_runs_of_one_chain_are_merged_one_by_one(hub: Hub) -> None:
+    made = hub.backups(7)
+    hub.repository.set_immutable(hub.guest.key, made[1], "2099-01-01T00:00:00Z")
+    result = hub.prune(keep_last=1)
+    assert ids(result["merged"]) == made[2:6] and ids(result["left"]) == made[:2]
+    assert all("immutable until 2099" in row["reasons"][-1] for row in result["left"])
+    assert hub.there() == [*made[:2], made[6]] and hub.wrong() == [] and hub.verify()["ok"]
+    assert not hub.prune(keep_last=1)["changed"]
+
+
+def test_check_mode_touches_nothing_and_shows_what_would_go_and_why(hub: Hub, ten_days_later: None) -> None:
+    made = hub.backups(5)
+    result = hub.prune(check_mode=True, confirm_expiry=False, keep_last=1)
+    assert result["changed"] and ids(result["merged"]) == made[:4] and hub.there() == made
+    assert "4 of the machine's 5" in result["refused"]
+    before, after = (result["diff"][name].splitlines() for name in ("before", "after"))
+    assert [line for line in before if line not in after] == before[:4] and after == before[4:]
+    assert before[0] == f"{made[0]} full ok: merged, no rule keeps it, merged into {made[4]}"
+    assert before[4] == f"{made[4]} incremental ok: kept, number 1 of the newest 1 (keep_last); one of the newest 1 sound (minimum_sound)"
+
+
+def test_the_guard_refuses_and_touches_nothing(hub: Hub, ten_days_later: None) -> None:
+    made = hub.backups(5)
+    with pytest.raises(ExpiryRefusedError, match="4 of the machine's 5 backups"):
+        hub.prune(confirm_expiry=False, keep_last=1)
+    assert hub.there() == made
+
+
+@pytest.mark.parametrize(("read", "left"), [(0, 1), (1, 2), (2, 3), (3, 3), (4, 3)])
+def test_points_that_are_read_are_left_for_another_day(hub: Hub, read: int, left: int) -> None:
+    """A reader holds its point and all below; a merge needs all that stands on what it consumes."""
+    made = hub.backups(5)
+    readers = [lease(hub, point_id) for point_id in made[: read + 1]]
+    try:
+        result = hub.prune(keep_last=2)
+    finally:
+        for reader in readers:
+            reader.release()
+    assert ids(result["left"]) == made[:left] and ids(result["merged"]) == made[left:3] and hub.wrong() == []
+    assert all("in use" in str(row["reasons"]) or "is working on point" in str(row["reasons"]) for row in result["left"])
+    assert ids(hub.prune(keep_last=2)["merged"]) == made[:left] and hub.wrong() == []
+
+
+def test_a_deletion_waits_for_a_reader_too(hub: Hub) -> None:
+    old, new = hub.backups(2), hub.backups(1, full=True)
+    reader = lease(hub, old[1])
+    try:
+        result = hub.prune(keep_last=1)
+    finally:
+        reader.release()
+    assert ids(result["left"]) == old and not result["changed"]
+    assert ids(hub.prune(keep_last=1)["deleted"]) == old and hub.there() == new
+
+
+def test_a_machine_that_is_being_backed_up_is_left_alone(hub: Hub) -> None:
+    made = hub.backups(3)
+    job = lease(hub, shared=False)
+    try:
+        result = hub.prune(keep_last=1)
+    finally:
+        job.release()
+    assert not result["changed"] and ids(result["left"]) == made[:2] and "f" * 32 in result["left"][0]["reasons"][-1]
+
+
+def test_a_synthetic_full_is_written_once(hub: Hub) -> None:
+    made = hub.backups(3)
+    assert hub.prune(check_mode=True, keep_last=9, synthetic_full=True)["synthetic_full"] == made[2]
+    result = hub.prune(keep_last=9, synthetic_full=True)
+    assert result["synthetic_full"] == made[2] and result["changed"]
+    assert hub.repository.get(hub.guest.key, made[2]).manifest.level == "full" and hub.wrong() == [] and hub.verify()["ok"]
+    assert not hub.prune(keep_last=9, synthetic_full=True)["changed"]
+    assert ids(hub.prune(keep_last=1)["deleted"]) == made[:2][::-1] or hub.there() == made[2:]
+
+
+def test_damaged_points_are_never_merged_and_never_counted(hub: Hub) -> None:
+    old, new = hub.backups(2), hub.backups(2, full=True)
+    hub.repository.mark_damaged(hub.guest.key, new[1], "for a test")
+    result = hub.prune(keep_last=1)
+    assert ids(result["kept"]) == new and ids(result["deleted"]) == old
+    assert hub.there() == new
+
+
+def test_a_bad_block_in_a_consumed_point_is_found_and_said(hub: Hub) -> None:
+    """The merge finds twice that its data is not what the hashes say; so the points are damaged, and no wrong one is sound."""
+    made = []
+    for number, block in enumerate((0, 5, 1, 2), 1):
+        hub.guest.disks[0].write(block, number)
+        made += hub.backups_as_is(1)
+    manifest = hub.repository.get(hub.guest.key, made[1]).manifest
+    path = hub.directory / "r" / "machines" / hub.guest.key / "points" / made[1] / manifest.disks[0].file
+    content = bytearray(path.read_bytes())
+    content[-4096] ^= 0x40
+    path.write_bytes(content)
+    result = hub.prune(keep_last=1, minimum_sound=0)
+    assert result["damaged"] and made[3] in result["damaged"]
+    assert hub.wrong() == [] and "ok" not in {point.status for point in hub.repository.list()}
+
+
+@pytest.mark.parametrize("policy", [{}, {"maximum_age_days": 5}, {"keep_last": 1, "timezone": "Nowhere/Land"}])
+def test_a_policy_that_means_nothing_is_refused(hub: Hub, policy: dict[str, Any]) -> None:
+    made = hub.backups(1)
+    with pytest.raises(InvalidInputError):
+        hub.prune(**policy)
+    assert hub.there() == made
+
+
+def test_an_unknown_key_is_refused_and_a_machine_without_backups_is_not(hub: Hub) -> None:
+    hub.backups(1)
+    hub.guest.machine.id = "6c9ce2d5-4f5e-4b7f-9a49-8c6f0ab1a0ff"
+    hub.guest.key = hub.guest.machine.key
+    with pytest.raises(InvalidInputError, match="no machine"):
+        hub.prune(keep_last=1)
