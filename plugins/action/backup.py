@@ -9,7 +9,10 @@ import os
 import shlex
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError
+from ansible.errors import AnsibleError
+
+from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError, SendenseError
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.cancelling import cancelled_error, note_path
 from ansible_collections.sendense.platform.plugins.modules.backup import main
 from ansible_collections.sendense.platform.plugins.plugin_utils.place_action import PlaceAction
 from ansible_collections.sendense.platform.plugins.plugin_utils.places import Place, relay_file
@@ -38,14 +41,26 @@ class ActionModule(PlaceAction):
             wanted["nvram"] = nvram
         node = Place(str(arguments.get("node")), task_vars, self._play_context)
         inbox = os.path.join(job_dir, "inbox")
-        self._command(f"umask 077 && mkdir -p {shlex.quote(inbox)}")
         brought = {}
         try:
+            # Not mkdir -p of the whole path: the directory of a job that has ended must not come back.
+            self._command(f"umask 077 && cd {shlex.quote(job_dir)} && mkdir -p inbox")
             for name, remote in sorted(wanted.items()):
                 if not remote or not name.isalnum():
                     raise InvalidInputError(f"The copy of disk {name!r} has no block hash file; run nbd_copy before the commit.")
                 brought[name] = os.path.join(inbox, f"{name}.file")
                 relay_file(node, remote, self._connection.put_file, brought[name])
+        except (SendenseError, AnsibleError):
+            self._raise_if_cancelled(node, wanted, job_dir)
+            raise
         finally:
             node.close()
         return brought
+
+    def _raise_if_cancelled(self, node: Place, wanted: Dict[str, str], job_dir: str) -> None:
+        """JobCancelledError if hub or node says that it is because of a cancel that files or directories are not there."""
+        if self._low_level_execute_command(f"test -e {shlex.quote(note_path(job_dir))}", sudoable=False)["rc"] == 0:
+            raise cancelled_error(job_dir)
+        for job_path in sorted({os.path.dirname(remote) for remote in wanted.values() if remote}):
+            if node.exists(note_path(job_path)):
+                raise cancelled_error(job_path)

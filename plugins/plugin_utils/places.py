@@ -67,6 +67,10 @@ class Place:
         else:
             self.run(["touch", "-c", path])
 
+    def exists(self, path: str) -> bool:
+        """Whether the path is there; False also for a place that does not answer."""
+        return bool(self._connection.exec_command(shlex.join(["test", "-e", path]), in_data=None, sudoable=False)[0] == 0)
+
     def fetch(self, remote: str, local: str) -> None:
         """Copy a file of that place to the controller."""
         self._connection.fetch_file(remote, local)

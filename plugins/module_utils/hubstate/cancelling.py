@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import os
 import time
-from typing import List, Optional
+from typing import Dict, List, Optional
 
 from ..errors import JobCancelledError
 from .files import read_json, unlink_if_there, write_json
+from .locks import holder
 from .statedir import StateDir
 
 #: Seconds after which a note is swept that no play came for.
 NOTE_SECONDS = 3600.0
 
-_attended: List[str] = []
+#: Seconds in which a keeper that is ending its job must be done: it stops servers and runs undo commands.
+END_SECONDS = 180.0
+
+_attended: Dict[str, bool] = {}
 
 
 def note_path(job_path: str) -> str:
@@ -61,15 +65,31 @@ def cancelled_error(job_path: str) -> JobCancelledError:
     )
 
 
-def attend(job_path: str) -> None:
-    """This process works for the job from now on."""
-    if job_path not in _attended:
-        _attended.append(job_path)
+def attend(job_path: str, begins: bool = False) -> None:
+    """This process works for the job from now on; ``begins``: it also begins it."""
+    _attended[job_path] = begins or _attended.get(job_path, False)
 
 
 def attended_cancellation() -> Optional[JobCancelledError]:
-    """Why whatever just failed in this process had to fail, if a job that it works for was cancelled meanwhile."""
-    return next((cancelled_error(path) for path in _attended if was_cancelled(path)), None)
+    """Why whatever just failed in this process had to fail, if a job that it works for was cancelled meanwhile.
+
+    A task that fails to begin a job is also the last one of it: it waits for the job's end and removes the note.
+    """
+    for path, begins in _attended.items():
+        if was_cancelled(path):
+            if begins:
+                wait_for_end(path)
+                forget_note(path)
+            return cancelled_error(path)
+    return None
+
+
+def wait_for_end(job_path: str) -> None:
+    """Until the job's keeper is gone, at most ``END_SECONDS``. What it could not undo, it leaves to the clean-up."""
+    lock = os.path.join(job_path, "keeper.lock")
+    deadline = time.monotonic() + END_SECONDS
+    while holder(lock) is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def sweep_notes(state: StateDir) -> List[str]:

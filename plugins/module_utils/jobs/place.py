@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import threading
-import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from ..errors import (
     SendenseError,
     VerificationFailedError,
 )
-from ..hubstate.cancelling import attend, cancelled_error, forget_note, was_cancelled
+from ..hubstate.cancelling import attend, cancelled_error, forget_note, wait_for_end, was_cancelled
 from ..hubstate.jobs import JobDir
 from ..hubstate.statedir import StateDir
 from ..steps import about, reached
@@ -36,8 +35,6 @@ from ..steps import about, reached
 HUB, NODE = "hub", "node"
 #: Seconds between two heartbeats of a module at work on storage.
 BEAT_SECONDS = 2.0
-#: Seconds in which a keeper that is ending its job must be done: it stops servers and runs undo commands.
-END_SECONDS = 180.0
 #: Names of the children that serve a disk for writing begin with this.
 WRITER = "target-"
 
@@ -61,7 +58,7 @@ class JobPlace:
         try:
             self.client.finish()
         except (JobCancelledError, JobAbandonedError):
-            wait_for_end(self.job)
+            wait_for_end(self.job.path)
         forget_note(self.job.path)
 
     @property
@@ -141,7 +138,7 @@ def begin(params: Dict[str, Any], role: str, job_id: str, meta: Dict[str, Any]) 
     cleanup_dead_jobs(state)
     options = ["--heartbeat-timeout", str(params["heartbeat_timeout"])] if params.get("heartbeat_timeout") else []
     known = dict(meta, controller=params.get("controller") or {})
-    attend(JobDir(state, job_id, role).path)
+    attend(JobDir(state, job_id, role).path, begins=True)
     client = start_keeper(state, job_id, role, params["agent_path"], sys.executable, known, options)
     reached(f"{role}:keeper-started")
     return JobPlace(state, JobDir.open(state, job_id, role), client, params["agent_path"])
@@ -177,17 +174,10 @@ def attach_to_end(params: Dict[str, Any], role: str, job_id: str, stop: bool = T
             place.stop_children()
         return place
     except (JobNotFoundError, JobCancelledError, JobAbandonedError):
-        wait_for_end(job)
+        wait_for_end(job.path)
     if forget:
         forget_note(job.path)
     return None
-
-
-def wait_for_end(job: JobDir) -> None:
-    """Until the keeper is gone, at most ``END_SECONDS``. What it could not undo, it leaves to the clean-up."""
-    deadline = time.monotonic() + END_SECONDS
-    while job.alive() and time.monotonic() < deadline:
-        time.sleep(0.05)
 
 
 def discard(place: JobPlace) -> None:

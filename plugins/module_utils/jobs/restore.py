@@ -11,10 +11,11 @@ from typing import Any, Dict, List
 from ..datapath.exports import check_export, export_argv
 from ..datapath.targets import NbdTarget, format_targets
 from ..errors import InvalidInputError, SendenseError
+from ..hubstate.cancelling import wait_for_end
 from ..model import Machine
 from ..platforms import registry
 from ..platforms._base import PreparedMachine, TargetRequest
-from .place import NODE, WRITER, JobPlace, attach, attach_to_end, begin, discard, stop_writers, wait_for_end
+from .place import NODE, WRITER, JobPlace, attach, attach_to_end, begin, discard, stop_writers
 
 
 def request_of(params: Dict[str, Any]) -> TargetRequest:
@@ -107,7 +108,7 @@ def finish(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
 
 def _destroy(params: Dict[str, Any], place: JobPlace, prepared: PreparedMachine) -> None:
     """Once more after the keeper: it may have undone the machine just before it was defined."""
-    wait_for_end(place.job)
+    wait_for_end(place.job.path)
     with registry.target(params["platform"], params["connection"]) as target:
         target.destroy(prepared)
 

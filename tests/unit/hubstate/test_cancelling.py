@@ -41,11 +41,20 @@ def test_the_error_names_job_and_place(job):
 
 
 def test_a_process_fails_because_of_the_cancel_of_a_job_that_it_works_for(job, monkeypatch):
-    monkeypatch.setattr(cancelling, "_attended", [])
+    monkeypatch.setattr(cancelling, "_attended", {})
     job.cancel()
     assert cancelling.attended_cancellation() is None
     cancelling.attend(job.path)
     assert cancelling.attended_cancellation().details["job_id"] == JOB
+
+
+def test_the_process_that_began_a_cancelled_job_takes_its_note(state, monkeypatch):
+    monkeypatch.setattr(cancelling, "_attended", {})
+    path = JobDir(state, JOB, "hub").path
+    cancelling.leave_note(path, [])
+    cancelling.attend(path, begins=True)
+    assert cancelling.attended_cancellation().details == {"job_id": JOB, "role": "hub"}
+    assert not cancelling.was_cancelled(path) and cancelling.attended_cancellation() is None
 
 
 @pytest.mark.parametrize(
