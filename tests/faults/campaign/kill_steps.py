@@ -67,13 +67,14 @@ OF_LIBVIRTD: List[Sequence[Suffering]] = [
 ]
 OF_VERIFY: List[Suffering] = [
     (Fault("module", "hub:keeper-started"),),
+    (Fault("module", "verify:points-held"),),
     (Fault("module", "keeper:verifier-started"),),
     (Fault("hub keeper", "hub:keeper-started"),),
     (Fault("hub verify-0", "keeper:verifier-started"),),
     (Fault("hub reread-disk1", "keeper:verifier-started"),),
 ]
 OF_RESTORE: List[Suffering] = [
-    (Fault("module", "hub:keeper-started"),),
+    (Fault("module", "restore:point-held"),),
     (Fault("module", "node:keeper-started"),),
     (Fault("module", "export:checked"),),
     (Fault("module", "copy:started"),),
