@@ -41,7 +41,6 @@ display = Display()
 class PlaceAction(ActionBase):
     """Runs the module of the same name at the place of the task, with the agent stored there beforehand."""
 
-    TRANSFERS_FILES = True
     _supports_check_mode = True
     needs_agent = True
     #: The module's own ``main``, for places where it can run in a fork of this process; imported once, before workers are forked.

@@ -49,4 +49,4 @@ class CallbackModule(DefaultCallback):
         super().v2_playbook_on_stats(stats)
         hosts = {host: stats.summarize(host) for host in stats.processed}
         with open(os.environ["SENDENSE_TEST_RESULTS"], "w", encoding="utf-8") as stream:
-            json.dump({"stats": hosts, "tasks": self._results}, stream)
+            stream.write(json.dumps({"stats": hosts, "tasks": self._results}))  # far faster than dump
