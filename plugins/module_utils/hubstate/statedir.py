@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 
 from ..errors import InvalidInputError
 from .files import sync_directory
@@ -62,10 +61,12 @@ class StateDir:
         return found
 
     def _make_hub_id(self, path: str) -> None:
-        partial = f"{path}.{uuid.uuid4().hex}"
+        from uuid import uuid4  # here, because it is slow to import and every process of every job imports this file
+
+        partial = f"{path}.{uuid4().hex}"
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(f"{uuid.uuid4()}\n")
+            stream.write(f"{uuid4()}\n")
             stream.flush()
             os.fsync(stream.fileno())
         try:

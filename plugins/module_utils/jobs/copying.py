@@ -30,7 +30,7 @@ def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     if params["phase"] != "collect":
         audits = (params.get("audit") or {}).get("files") or {}
         disks = [_disk_job(source, targets[source["key"]].uri(), place.job.path, audits.get(source["key"], "")) for source in sources]
-        child.start(params["agent_path"], {"disks": disks, "options": _options(params)})
+        child.start(place.agent_path, {"disks": disks, "options": _options(params)})
         reached("copy:started")
     try:
         status = follow(child, params["phase"])

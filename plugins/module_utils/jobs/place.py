@@ -16,6 +16,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from ..agent.cleanup import cleanup_dead_jobs
 from ..agent.launch import start_keeper
+from ..agent.store import compiled
 from ..datapath.keeper_client import KeeperClient
 from ..errors import (
     InvalidInputError,
@@ -139,9 +140,10 @@ def begin(params: Dict[str, Any], role: str, job_id: str, meta: Dict[str, Any]) 
     options = ["--heartbeat-timeout", str(params["heartbeat_timeout"])] if params.get("heartbeat_timeout") else []
     known = dict(meta, controller=params.get("controller") or {})
     attend(JobDir(state, job_id, role).path, begins=True)
-    client = start_keeper(state, job_id, role, params["agent_path"], sys.executable, known, options)
+    agent = compiled(params["agent_path"])
+    client = start_keeper(state, job_id, role, agent, sys.executable, known, options)
     reached(f"{role}:keeper-started")
-    return JobPlace(state, JobDir.open(state, job_id, role), client, params["agent_path"])
+    return JobPlace(state, JobDir.open(state, job_id, role), client, agent)
 
 
 def attach(params: Dict[str, Any], role: str, job_id: str) -> JobPlace:
@@ -158,7 +160,7 @@ def attach(params: Dict[str, Any], role: str, job_id: str) -> JobPlace:
             details={"job_id": job_id},
         )
     about(str(job.meta().get("machine_key", "")))
-    return JobPlace(state, job, KeeperClient(job.socket_path), params.get("agent_path") or "")
+    return JobPlace(state, job, KeeperClient(job.socket_path), compiled(params["agent_path"]) if params.get("agent_path") else "")
 
 
 def attach_to_end(params: Dict[str, Any], role: str, job_id: str, stop: bool = True, forget: bool = True) -> Optional[JobPlace]:
