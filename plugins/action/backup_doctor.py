@@ -9,11 +9,14 @@ from typing import Any, Dict, Optional
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor.kinds import kinds_to_mend
+from ansible_collections.sendense.platform.plugins.modules.backup_doctor import main
 from ansible_collections.sendense.platform.plugins.plugin_utils.place_action import PlaceAction
 
 
 class ActionModule(PlaceAction):
     """Store the agent at the place if something is to be mended, then run the module there."""
+
+    module_main = staticmethod(main)
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
         """Looking must leave a place as it is, also one that has no state directory."""

@@ -32,7 +32,6 @@ from ansible_collections.sendense.platform.plugins.module_utils.platforms._base 
     FULL,
     INCREMENTAL,
     REASONS,
-    TRACKING_FINDINGS,
     PreviousDisk,
     Snapshot,
     SnapshotPlan,
@@ -126,16 +125,6 @@ class Runner:
 def levels(snapshot: Snapshot) -> List[str]:
     """The levels of the two disks that can be tracked."""
     return [disk.level for disk in snapshot.disks[:2]]
-
-
-def known(runner: Runner) -> List[str]:
-    """The change ids that the newest backup needs."""
-    return [disk.change_id for disk in runner.previous or [] if disk.change_id]
-
-
-def changes(snapshot: Snapshot) -> List[str]:
-    """The change ids that a snapshot gives."""
-    return [disk.change_id for disk in snapshot.disks if disk.change_id]
 
 
 class SourceContract:
@@ -434,56 +423,6 @@ class SourceContract:
                 source.close_snapshot(runner.lab.machine_id, entry["job_id"], runner.owner, True, known)
         left = source.stale(runner.lab.machine_id)
         assert all(entry["kind"] == "checkpoint" and any(entry["name"] in change_id for change_id in known) for entry in left)
-
-    # --- the doctor ------------------------------------------------------------------------------------------------
-
-    @pytest.mark.parametrize("power", ["running", "off"])
-    def test_a_healthy_machine_has_no_findings(self, lab: SourceLab, source: Source, runner: Runner, power: str) -> None:
-        assert source.tracking_findings(lab.machine_id, OWNER, []) == []
-        for _number in range(2):
-            runner.backup(source)
-        if power == "off" and source.CAPABILITIES.powered_off:
-            lab.power("off")
-            runner.backup(source)
-        before = lab.state()
-        assert source.tracking_findings(lab.machine_id, OWNER, known(runner)) == []
-        assert lab.state() == before
-
-    def test_what_no_backup_needs_is_found_and_mended_and_nothing_else_is_touched(
-        self, lab: SourceLab, source: Source, runner: Runner
-    ) -> None:
-        other = Runner(lab, OTHER_OWNER)
-        other.backup(source)
-        runner.backup(source)
-        dead = runner.open(source)
-        source.close_snapshot(lab.machine_id, dead.job_id, "", False, [])
-        (finding,) = source.tracking_findings(lab.machine_id, OWNER, known(runner))
-        assert finding.kind in TRACKING_FINDINGS and finding.name == dead.token and dead.job_id.startswith(finding.job_id or "-")
-        assert source.mend_tracking(lab.machine_id, OTHER_OWNER, known(other), finding) is False
-        assert source.mend_tracking(lab.machine_id, OWNER, [*known(runner), *changes(dead)], finding) is False
-        assert source.mend_tracking(lab.machine_id, OWNER, known(runner), finding) is True
-        assert source.mend_tracking(lab.machine_id, OWNER, known(runner), finding) is False
-        assert source.tracking_findings(lab.machine_id, OWNER, known(runner)) == []
-        assert levels(runner.backup(source)) == levels(other.backup(source)) == [INCREMENTAL, INCREMENTAL]
-
-    def test_what_an_open_job_made_is_no_finding(self, lab: SourceLab, source: Source, runner: Runner) -> None:
-        runner.backup(source)
-        snapshot = runner.open(source)
-        found = source.tracking_findings(lab.machine_id, OWNER, known(runner))
-        runner.end(source, snapshot, committed=False)
-        assert found == []
-
-    def test_tracking_that_is_gone_is_found_and_the_next_backup_cures_it(self, lab: SourceLab, source: Source, runner: Runner) -> None:
-        first = runner.backup(source)
-        source.close_snapshot(lab.machine_id, first.job_id, OWNER, True, [])
-        found = source.tracking_findings(lab.machine_id, OWNER, known(runner))
-        assert [(one.kind, one.name) for one in found] == [("tracking_lost", first.token)]
-        assert source.mend_tracking(lab.machine_id, OWNER, known(runner), found[0]) is False
-        assert levels(runner.backup(source)) == [FULL, FULL]
-        assert source.tracking_findings(lab.machine_id, OWNER, known(runner)) == []
-
-    def test_a_machine_that_is_gone_has_no_findings(self, source: Source) -> None:
-        assert source.tracking_findings("00000000-0000-4000-8000-000000000000", OWNER, []) == []
 
     def test_errors_have_the_shape_that_plays_need(self, source: Source) -> None:
         with pytest.raises(SendenseError) as failed:

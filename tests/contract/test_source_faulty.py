@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.sendense.platform.plugins.module_utils.errors import PlatformUnreachableError
 from ansible_collections.sendense.platform.plugins.module_utils.platforms._base import Source
 from tests.contract.source_contract import SourceContract
+from tests.contract.source_doctor import SourceDoctorContract
 from tests.contract.test_source_memory import MemorySourceLab
 from tests.doubles.faulty_platform import Fault, FaultySource
 from tests.doubles.memory_hypervisor import unkind_hypervisor
@@ -25,7 +26,7 @@ class FaultyLab(MemorySourceLab):
         return FaultySource(super().source(), Fault())
 
 
-class TestFaultySource(SourceContract):
+class TestFaultySource(SourceContract, SourceDoctorContract):
     @pytest.fixture
     def lab(self, tmp_path: Path) -> Iterator[FaultyLab]:
         served, work = tmp_path / "s", tmp_path / "w"

@@ -11,6 +11,7 @@ import pytest
 
 from tests.contract.libvirt_lab import HOSTILE_NAME, LibvirtSourceLab, tiny_disks
 from tests.contract.source_contract import SourceContract
+from tests.contract.source_doctor import SourceDoctorContract
 from tests.lab.guest import Guest
 from tests.lab.host import LibvirtHost
 
@@ -22,7 +23,7 @@ def guest(libvirt_host: LibvirtHost) -> Iterator[Guest]:
     guest.remove()
 
 
-class TestLibvirtSource(SourceContract):
+class TestLibvirtSource(SourceContract, SourceDoctorContract):
     """A guest with a hostile name, two disks that can be tracked and a raw one; the tests share it, stopping qemu is slow."""
 
     @pytest.fixture

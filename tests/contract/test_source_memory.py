@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.platforms._base import Source
 from tests.contract.source_contract import SourceContract, SourceLab
+from tests.contract.source_doctor import SourceDoctorContract
 from tests.doubles.memory_hypervisor import MemoryHypervisor, unkind_hypervisor
 from tests.doubles.memory_platform import MemorySource
 
@@ -51,7 +52,7 @@ def memory_lab(tmp_path: Path) -> Iterator[MemorySourceLab]:
     hypervisor.close()
 
 
-class TestMemorySource(SourceContract):
+class TestMemorySource(SourceContract, SourceDoctorContract):
     """Machines with siblings, hostile ids and names, odd sizes."""
 
     @pytest.fixture

@@ -90,6 +90,9 @@ class FaultySource(Source):
         call = lambda: self.inner.mend_tracking(machine_id, owner, known_change_ids, finding)  # noqa: E731
         return self.fault.around(call, "mend_tracking")
 
+    def files_in_use(self) -> List[str]:
+        return self.fault.around(self.inner.files_in_use, "files_in_use")
+
 
 class FaultyTarget(Target):
     """Another target with a planned fault."""

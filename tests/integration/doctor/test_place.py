@@ -55,10 +55,11 @@ def test_a_living_job_is_no_finding(start, image):
 def test_a_dead_job_is_undone_and_what_it_left_goes_with_it(start, image, tmp_path):
     living, dead = start(), start()
     port = dead.lease()[0]
-    dead.serve(image, port=port)
+    server = dead.serve(image, port=port)
     dead.client.hold("backup-x-libvirt-1", {})
     dead.client.undo_add("snapshot", ["/bin/sh", "-c", 'echo undone > "$1"', "sh", str(tmp_path / "trace")])
     kill(dead)
+    eventually(lambda: start_time(server) is None)
     told = examine_place(dead.state, "hub")
     assert kinds(told) == ["dead_job", "stale_lease", "stale_lease"]
     job = next(one for one in told if one.kind == "dead_job")

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from dataclasses import replace
@@ -24,6 +26,8 @@ from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor.exam
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor.kinds import KINDS, MENDABLE, Diagnosis
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor.storage import examine_machine, examine_storage, mend_machine
 from ansible_collections.sendense.platform.plugins.module_utils.repositories.local import LocalRepository
+from ansible_collections.sendense.platform.plugins.module_utils.steps import HOOK_VARIABLE
+from tests.contract.merge_steps import MERGE_JOB, merged, move, prove_and_finish
 from tests.contract.point_writer import Guest, Job, read_disks
 from tests.contract.repository_place import chain_of, damage, flipped
 from tests.contract.test_repository_local import release
@@ -214,6 +218,72 @@ def test_nothing_is_mended_while_a_job_holds_the_machine(repository: LocalReposi
     lease.release()
     assert not found.mended and "held by a backup" in found.why_not and len(repository.partials(guest.key)) == 1
     assert [one.mended for one in mended(repository, state, guest)] == [True]
+
+
+# --- merges -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_merge_that_stopped_before_its_data_is_left_to_the_next_prune(repository: LocalRepository, state: StateDir, guest: Guest) -> None:
+    points = [point.manifest.point_id for point in chain_of(repository, guest, 4)]
+    opened = repository.begin_merge(guest.key, points[2], points[:2], MERGE_JOB)
+    (found,) = mended(repository, state, guest)
+    assert (found.kind, found.object, found.details["consumed"]) == ("merge_open", points[2], points[:2])
+    assert not found.mended and "prune.yml" in found.why_not
+    move(opened)
+    assert kinds(look(repository, state, guest, digests=True)) == ["merge_open"]
+    prove_and_finish(repository, repository.begin_merge(guest.key, points[2], points[:2], MERGE_JOB))
+    assert look(repository, state, guest, digests=True) == []
+
+
+def test_a_merge_of_a_living_job_is_no_finding(repository: LocalRepository, state: StateDir, guest: Guest) -> None:
+    points = [point.manifest.point_id for point in chain_of(repository, guest, 3)]
+    held = JobDir.create(state.create(), MERGE_JOB, "hub", {"machine_key": guest.key})
+    repository.begin_merge(guest.key, points[1], points[:1], MERGE_JOB)
+    assert look(repository, state, guest) == []
+    held.remove()
+    assert held.lock is not None
+    held.lock.release()
+    assert kinds(look(repository, state, guest)) == ["merge_open"]
+
+
+@pytest.mark.parametrize("step", ["merge:prepared", "merge:exchanged", "merge:consumed-removed"])
+def test_a_merge_that_was_killed_after_its_result_was_complete_is_finished(
+    repository: LocalRepository, root: Path, tmp_path: Path, state: StateDir, guest: Guest, step: str
+) -> None:
+    points = [point.manifest.point_id for point in chain_of(repository, guest, 4)]
+    hook = tmp_path / "hook"
+    hook.touch()
+    (tmp_path / "hook.kill").write_text(f"{step}\n")
+    killed = multiprocessing.get_context("fork").Process(target=merge_with_hook, args=(str(hook), root, guest.key, points))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    assert kinds(look(repository, state, guest)) == ["merge_open"]
+    assert [(one.kind, one.mended) for one in mended(repository, state, guest)] == [("merge_open", True)]
+    assert look(repository, state, guest, digests=True) == []
+    for point_id in points[2:]:
+        assert read_disks(repository, repository.get(guest.key, point_id)) == guest.contents[point_id]
+
+
+def merge_with_hook(hook: str, root: Path, key: str, points: List[str]) -> None:
+    """In a process of its own, which the hook kills."""
+    os.environ[HOOK_VARIABLE] = hook
+    merged(LocalRepository(str(root), reserve_bytes=0), key, points[2], points[:2])
+
+
+def test_a_journal_that_cannot_be_read(repository: LocalRepository, root: Path, state: StateDir, guest: Guest) -> None:
+    points = [point.manifest.point_id for point in chain_of(repository, guest, 3)]
+    repository.begin_merge(guest.key, points[1], points[:1], MERGE_JOB)
+    (root / "machines" / guest.key / "merge.json").write_text("{")
+    found = mended(repository, state, guest)
+    assert {"merge_unreadable", "no_sound_point"} <= set(kinds(found)) and not any(one.mended for one in found)
+
+
+def test_a_point_that_no_backup_builds_on(repository: LocalRepository, state: StateDir, guest: Guest) -> None:
+    point_id = chain_of(repository, guest, 2)[-1].manifest.point_id
+    repository.distrust(guest.key, point_id, "the audit found a lie")
+    (found,) = mended(repository, state, guest)
+    assert (found.kind, found.object, found.mended) == ("point_distrusted", point_id, False)
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

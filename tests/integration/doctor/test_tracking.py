@@ -27,7 +27,8 @@ from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor.trac
 )
 from ansible_collections.sendense.platform.plugins.module_utils.platforms._base import FULL, INCREMENTAL, Source
 from tests.contract.libvirt_lab import LibvirtSourceLab, tiny_disks
-from tests.contract.source_contract import OTHER_OWNER, OWNER, Runner, known, levels
+from tests.contract.source_contract import OTHER_OWNER, OWNER, Runner, levels
+from tests.contract.source_doctor import known
 from tests.integration.platforms.conftest import guest_factory, host_factory, lab, lab_base, libvirt_host, runner, source, stopped_processor
 from tests.lab import disks as diskfiles
 from tests.lab.guest import Guest
@@ -242,6 +243,18 @@ def test_a_machine_that_is_gone(source: Source, runner: Runner, state: StateDir)
     gone = {"platform": "libvirt", "machine_id": "00000000-0000-4000-8000-000000000000"}
     (found,) = examine_source(source, gone, state, asked(runner))
     assert (found.kind, found.mendable) == ("source_gone", False)
+
+
+def test_the_images_that_a_disk_stands_on_are_in_use(lab: LibvirtSourceLab, source: Source) -> None:
+    lab.power("off")
+    disk = lab.guest.disks["vda"]
+    below = disk.path.with_name("below.qcow2")
+    disk.path.rename(below)
+    diskfiles.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(below), "-F", "qcow2", str(disk.path)])
+    used = source.files_in_use()
+    below.replace(disk.path)
+    assert {str(disk.path), str(below), *(str(other.path) for other in lab.guest.disks.values())} <= set(used)
+    lab.power("running")
 
 
 def test_disks_of_restores_that_no_machine_has(tmp_path: Path, state: StateDir) -> None:

@@ -15,7 +15,6 @@ from ...errors import SendenseError
 from ...hubstate.statedir import StateDir
 from ...model import machine_key
 from ...platforms import registry as platforms
-from ...platforms._base import Source
 from ...repositories import registry as repositories
 from ...repositories._base import PointFilter, Repository
 from .kinds import ERROR, KINDS, SEVERITIES, Diagnosis, kinds_to_mend, ordered
@@ -101,7 +100,7 @@ def examine_node(params: Dict[str, Any], check_mode: bool) -> Result:
                     key = machine_key(machine["platform"], machine["machine_id"])
                     mend_source(source, machine, state, params, choose(of_machine, wanted, key))
                 found += of_machine
-            used |= _disk_paths(source)
+            used.update(os.path.realpath(path) for path in source.files_in_use())
     if params["machines"]:
         found += examine_disks(params["storage"], used, state)
     return dict(_result(found, wanted, check_mode), owner="", known_change_ids={}, known_at=0.0)
@@ -113,14 +112,6 @@ def _by_connection(machines: Iterable[Dict[str, Any]]) -> List[List[Dict[str, An
         name = json.dumps([machine["platform"], machine["connection"]], sort_keys=True)
         groups.setdefault(name, []).append(machine)
     return list(groups.values())
-
-
-def _disk_paths(source: Source) -> Set[str]:
-    """Files that the machines of a platform use, links resolved."""
-    found: Set[str] = set()
-    for machine in source.discover():
-        found.update(os.path.realpath(path) for path in [machine.nvram_path, *(disk.path for disk in machine.disks)] if path)
-    return found
 
 
 def _result(found: List[Diagnosis], wanted: Iterable[str], check_mode: bool) -> Result:

@@ -77,6 +77,7 @@ _ALL = (
         "All kept backups can be restored; those being consumed are not offered and their space is not free yet.",
         "What the interrupted merge had already decided is finished; the next prune does the rest.",
     ),
+    Kind("merge_unreadable", ERROR, "Nobody can tell which backups the interrupted merge consumes, so none of the machine is offered."),
     # --- points
     Kind("point_damaged", ERROR, f"{_LOST} {_FULL} if the newest is concerned."),
     Kind("manifest_unreadable", ERROR, f"{_LOST} The images may be whole. {_FULL} if it is the newest."),
@@ -86,6 +87,7 @@ _ALL = (
     Kind("file_changed", ERROR, f"{_LOST} Something wrote to the repository, or the storage lies.", _MARK),
     Kind("hashes_wrong", ERROR, f"{_LOST} The images may be whole, but nothing can prove it.", _MARK),
     Kind("no_sound_point", ERROR, "This machine cannot be restored from this repository at all. Back it up now."),
+    Kind("point_distrusted", WARNING, f"It is restorable as it was committed, but no backup builds on it. {_FULL}."),
     Kind(
         "partial_orphan",
         WARNING,

@@ -43,12 +43,13 @@ def mend_place(state: StateDir, found: List[Diagnosis], wanted: FrozenSet[str]) 
     if "stale_lease" in kinds:
         sweep(state.leases)
         PortPool(state).sweep()
-    for one in chosen:
-        if one.kind == "stale_export" and _is_stale_export(state, one.details):
+    # Undoing dead jobs tidies up after them, whatever was asked for: what is gone is gone.
+    for one in found if jobs else chosen:
+        if one.kind == "stale_export" and one in chosen and _is_stale_export(state, one.details):
             unlink_if_there(one.object)
         failed = entries.get(one.details.get("job", ""), {}).get("failed", [])
         one.mended = not _is_there(one)
-        if not one.mended:
+        if not one.mended and one in chosen:
             one.why_not = "; ".join(f"{undo['name']}: {undo['error']}" for undo in failed) or "it is in use now"
 
 

@@ -10,9 +10,11 @@ import time
 from typing import Any, Dict, FrozenSet, List, Tuple
 
 from ...catalog import chain
+from ...catalog.manifest import Manifest
 from ...catalog.times import utc_from_seconds
 from ...errors import (
     LeaseHeldError,
+    PointDamagedError,
     PointNotFoundError,
     RepositoryIoError,
     RepositoryMismatchError,
@@ -78,7 +80,7 @@ def examine_machine(repository: Repository, state: StateDir, key: str, digests: 
     """
     try:
         points = repository.list(PointFilter(machine_key=key))
-        found = damaged(points) + _structure(repository, key, points, digests) + _clock(points, now or time.time())
+        found = damaged(points) + _distrusted(points) + _structure(repository, key, points, digests) + _clock(points, now or time.time())
         if points and not any(point.status == "ok" for point in points):
             text = f"none of its {len(points)} backups is sound"
             found.append(Diagnosis("no_sound_point", key, text, details={"points": [point.manifest.point_id for point in points]}))
@@ -110,6 +112,10 @@ def damaged(points: List[Point]) -> List[Diagnosis]:
         text = point.damage + (f"; {len(dependants)} backups depend on it" if dependants else "")
         found.append(Diagnosis(kind, point_id, text, details={"dependants": dependants, "immutable_until": point.immutable_until}))
     return found
+
+
+def _distrusted(points: List[Point]) -> List[Diagnosis]:
+    return [Diagnosis("point_distrusted", point.manifest.point_id, point.distrusted) for point in points if point.distrusted]
 
 
 def mend_machine(repository: Repository, state: StateDir, key: str, found: List[Diagnosis], wanted: FrozenSet[str]) -> None:
@@ -144,8 +150,17 @@ def _mend(repository: Repository, state: StateDir, key: str, one: Diagnosis) -> 
         one.mended = True
     elif one.kind == "merge_open":
         _recover(repository, key, one)
+    elif _still_wrong(repository, key, one):
+        one.mended = bool(repository.mark_damaged(key, one.details["point_id"], one.details["message"]))
     else:
-        one.mended = bool(repository.mark_damaged(key, one.details["point_id"], one.found))
+        one.why_not = "it is in order now: something was at work here"
+
+
+def _still_wrong(repository: Repository, key: str, one: Diagnosis) -> bool:
+    """Whether a look under the machine's lease finds the same: before it, a job may have been at work."""
+    check = repository.digest_check if one.details["check"] == "digest" else repository.structure_check
+    wanted = (one.details["point_id"], one.details["disk"], one.details["check"])
+    return any((fault.point_id, fault.disk, fault.kind) == wanted for fault in _checked(check, key, one.details["point_id"]))
 
 
 def _recover(repository: Repository, key: str, one: Diagnosis) -> None:
@@ -157,9 +172,12 @@ def _recover(repository: Repository, key: str, one: Diagnosis) -> None:
 
 
 def _merges(repository: Repository, state: StateDir, key: str) -> List[Diagnosis]:
-    living = living_job_ids(state)
-    found = []
-    for merge in repository.open_merges(key):
+    try:
+        merges = repository.open_merges(key)
+    except PointDamagedError as error:
+        return [Diagnosis("merge_unreadable", key, error.msg, details=error.details)]
+    living, found = living_job_ids(state), []
+    for merge in merges:
         if merge.job_id in living:
             continue
         text = f"a {merge.kind} of {len(merge.consumed)} backups into {merge.survivor} did not end; its job {merge.job_id} is dead"
@@ -170,19 +188,20 @@ def _merges(repository: Repository, state: StateDir, key: str) -> List[Diagnosis
 
 def _structure(repository: Repository, key: str, points: List[Point], digests: bool) -> List[Diagnosis]:
     """Findings of points that are still offered. A chain is looked at from its end; only a faulty one link by link."""
+    readable = {point.manifest.point_id: point.manifest for point in points if point.manifest.schema_version > 0}
     offered = {point.manifest.point_id: point.manifest for point in points if point.status == "ok"}
     parents = {manifest.parent_id for manifest in offered.values()}
     found: Dict[Tuple[str, str, str], Finding] = {}
     for point_id in offered:
         if point_id not in parents:
             first = _checked(repository.structure_check, key, point_id)
-            below = chain.ancestors(offered, point_id) if first else []
+            below = chain.ancestors(readable, point_id) if first else []
             for fault in first + [fault for one in below for fault in _checked(repository.structure_check, key, one)]:
                 found[(fault.point_id, fault.disk, fault.kind)] = fault
         if digests:
             for fault in _checked(repository.digest_check, key, point_id):
                 found[(fault.point_id, fault.disk, fault.kind)] = fault
-    return [_diagnosis(fault, offered) for fault in found.values() if fault.kind in _OF_FINDING]
+    return [_diagnosis(fault, readable) for fault in found.values() if fault.kind in _OF_FINDING]
 
 
 def _checked(check: Any, key: str, point_id: str) -> List[Finding]:
@@ -192,11 +211,11 @@ def _checked(check: Any, key: str, point_id: str) -> List[Finding]:
         return []  # retention removed it meanwhile
 
 
-def _diagnosis(fault: Finding, offered: Dict[str, Any]) -> Diagnosis:
+def _diagnosis(fault: Finding, readable: Dict[str, Manifest]) -> Diagnosis:
     name = f"{fault.point_id} {fault.disk}".strip()
-    dependants = chain.descendants(offered, fault.point_id)
+    dependants = chain.descendants(readable, fault.point_id)
     text = fault.message + (f"; {len(dependants)} backups depend on it" if dependants else "")
-    facts = {"point_id": fault.point_id, "disk": fault.disk, "check": fault.kind, "dependants": dependants}
+    facts = {"point_id": fault.point_id, "disk": fault.disk, "check": fault.kind, "message": fault.message, "dependants": dependants}
     return Diagnosis(_OF_FINDING[fault.kind], name, text, details=facts)
 
 

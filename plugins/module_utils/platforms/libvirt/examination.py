@@ -63,6 +63,17 @@ def mend(client: Client, machine_id: str, owner: str, known_change_ids: List[str
     return True
 
 
+def backing_files(machines: List[Machine]) -> List[str]:
+    """Paths of the images that the machines' disks stand on; a chain that cannot be read ends where it cannot."""
+    found: List[str] = []
+    for disk in [disk for machine in machines for disk in machine.disks if not disk.excluded]:
+        try:
+            found += [image.path for image in qemu_img.chain(disk.path, disk.format)]
+        except SendenseError:
+            continue  # it is a finding of its own
+    return found
+
+
 class _State:
     """What libvirt and the images say of one checkpoint."""
 

@@ -72,6 +72,9 @@ class LibvirtSource(Source):
     def mend_tracking(self, machine_id: str, owner: str, known_change_ids: List[str], finding: TrackingFinding) -> bool:
         return examination.mend(self._client, machine_id, owner, known_change_ids, finding)
 
+    def files_in_use(self) -> List[str]:
+        return sorted({*super().files_in_use(), *examination.backing_files(self.discover())})
+
 
 def _adopt_plan(machine: Machine, plan: SnapshotPlan) -> None:
     """Refuse a machine that is not the one that was planned, and take over what only the plan has looked up."""
