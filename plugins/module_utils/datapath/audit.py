@@ -5,14 +5,15 @@
 
 The hub has chosen blocks and written their digests, as the parent's chain composes them, into a hash file. Those of them that
 this copy does not take are read from the same frozen snapshot and compared, before the first byte moves. A block that
-differs was changed without being reported. An audit that cannot read is no lie: it is reported, and the copy goes on.
+differs was changed without being reported. An audit that cannot read a block is no lie: it is reported, and the copy goes on. A source
+that is dead or hangs ends the job, as it would end the copy.
 """
 
 from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from ..errors import SendenseError, TrackingLiedError
+from ..errors import CopyStalledError, ExportFailedError, SendenseError, SourceVanishedError, TrackingLiedError
 from .bandwidth import TokenBucket
 from .blockhashes import BlockHashFile
 from .extents import Run, without
@@ -25,6 +26,9 @@ from .verifier import HELD, CompareHandler, Verification, VerifyJob, verify_disk
 #: How many differing blocks are named: the hub traces each of them to the points that have it wrong.
 NAMED_BLOCKS = 1000
 
+#: What a source says that will answer the copy no better.
+DEAD = (CopyStalledError, ExportFailedError, SourceVanishedError)
+
 
 class Audit(Verification):
     """The audit of one prepared transfer, in the stages of a verification."""
@@ -35,8 +39,8 @@ class Audit(Verification):
         job = transfer.job
         super().__init__(VerifyJob(job.key, job.source_uri, [job.audit_path], HELD, job.size_bytes), options, cancelled)
         self.transfer = transfer
-        self.lie: Optional[SendenseError] = None
-        """Set if blocks differ."""
+        self.verdict: Optional[SendenseError] = None
+        """Why nothing may be copied: blocks differ, or the source is dead."""
 
     def _wanted(self, layers: List[BlockHashFile]) -> Tuple[List[Run], Callable[[int, int], bytes]]:
         chosen, expected = super()._wanted(layers)
@@ -58,8 +62,8 @@ class Audit(Verification):
 
     def fail(self, error: SendenseError) -> None:
         super().fail(error)
-        if isinstance(error, TrackingLiedError):
-            self.lie = error
+        if isinstance(error, (TrackingLiedError, *DEAD)):
+            self.verdict = error
 
     def summary(self) -> Dict[str, Any]:
         """What the result of the copied disk says of its audit. Bytes and seconds are the audit's own."""
@@ -77,9 +81,9 @@ class Audit(Verification):
 def audit_disks(
     audits: Sequence[Audit], options: MoverOptions, stop: Stop, bucket: Optional[TokenBucket], tick: Callable[[], None]
 ) -> None:
-    """Audit all disks to the end, so that every lie is known; then ``stop`` is set if there is one."""
+    """Audit all disks to the end, so that every lie is known; then ``stop`` is set if nothing may be copied."""
     verify_disks(audits, options, stop, bucket, tick)
     for audit in audits:
         audit.transfer.progress.extra["audit"] = audit.summary()
-        if audit.lie is not None:
-            stop.request(audit.lie, audit.job.key)
+        if audit.verdict is not None:
+            stop.request(audit.verdict, audit.job.key)

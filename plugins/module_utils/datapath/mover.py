@@ -48,7 +48,7 @@ def move(
         _prepare(transfers, options, stop, supervisor.tick)
         if audits and not stop.is_set():
             audit_disks(audits, options, stop, bucket, supervisor.tick)
-            _end_early(transfers, {audit.job.key: audit.lie for audit in audits if audit.lie is not None}, stop)
+            _end_early(transfers, {audit.job.key: audit.verdict for audit in audits if audit.verdict is not None}, stop)
         if not stop.is_set():
             _copy(transfers, options, stop, bucket, supervisor.tick)
     finally:

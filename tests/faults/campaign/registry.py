@@ -10,12 +10,14 @@ from typing import List
 from ._base import Family
 from .flip import Flip
 from .kill_step import KillStep
+from .lying_bitmap import LyingBitmap
 from .power_cut import PowerCut
 
 FAMILIES: List[Family] = [
     KillStep(),
     Flip(),
     PowerCut(),
+    LyingBitmap(),
 ]
 
 

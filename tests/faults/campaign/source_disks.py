@@ -28,6 +28,7 @@ class SourceDisk:
     path: Path
     size: int
     number: int = 0
+    digest: str = ""
 
     @classmethod
     def create(cls, path: Path, size: int, source: random.Random) -> "SourceDisk":
@@ -61,17 +62,27 @@ class SourceDisk:
             length = source.randrange(1, 129) * 512
             offset = source.randrange((self.size - length) // 512 + 1) * 512
             orders.append(f"write -z {offset} {length}" if number == 0 else f"write -P {source.randrange(1, 256)} {offset} {length}")
-        _io(self.path, orders)
+        self.write(orders)
 
     def fill(self, value: int, offset: int, length: int) -> None:
         """Write one byte over and over."""
-        _io(self.path, [f"write -P {value} {offset} {length}"])
+        self.write([f"write -P {value} {offset} {length}"])
 
     def sha256(self) -> str:
-        """Of the raw content."""
-        with tempfile.NamedTemporaryFile(prefix="sendense-source-") as raw:
-            _run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(self.path), raw.name])
-            return sha256(raw.name)
+        """Of the raw content; read once after each change of it."""
+        if not self.digest:
+            with tempfile.NamedTemporaryFile(prefix="sendense-source-") as raw:
+                _run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(self.path), raw.name])
+                self.digest = sha256(raw.name)
+        return self.digest
+
+    def write(self, orders: List[str]) -> None:
+        """Do what qemu-io is ordered, as a guest would."""
+        self.digest = ""
+        argv = ["qemu-io", "-f", "qcow2"]
+        for order in orders:
+            argv += ["-c", order]
+        _run([*argv, str(self.path)])
 
 
 #: Starts a server for a disk on a socket and gives its URI while it runs.
@@ -101,20 +112,13 @@ def filtered(path: Path, socket: Path, filters: List[str], options: List[str]) -
     """A qcow2 image whose bytes come through nbdkit's filters; its block node. Every request is at most 32 KiB."""
     argv = ["nbdkit", "--foreground", "--readonly", "--exit-with-parent", "--unix", str(socket)]
     argv += [f"--filter={name}" for name in ("blocksize", *filters)]
-    argv += ["file", str(path), "blocksize-maxdata=32768", *options]
+    argv += ["file", str(path), "maxdata=32768", *options]
     process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
     try:
         await_greeting(process, str(socket))
         yield {"driver": "qcow2", "backing": None, "file": {"driver": "nbd", "server": {"type": "unix", "path": str(socket)}}}
     finally:
         stop(process, str(socket))
-
-
-def _io(path: Path, orders: List[str]) -> None:
-    argv = ["qemu-io", "-f", "qcow2"]
-    for order in orders:
-        argv += ["-c", order]
-    _run([*argv, str(path)])
 
 
 def _run(argv: List[str]) -> None:

@@ -36,6 +36,9 @@ PLATFORM, MACHINE_ID = "memory", "6c9ce2d5-4f5e-4b7f-9a49-8c6f0ab1a0f7"
 SIZES = (2 * 1024 * 1024 + 512, 1024 * 1024)
 #: Moments of a backup at which a hook may be called: the job is open, servers run, the data is copied.
 OPENED, SERVED, COPIED, COMMITTED = "opened", "served", "copied", "committed"
+MANY_POINTS = 6
+#: Nothing may be left so long after a job has ended.
+SETTLE_SECONDS = 10.0
 
 Hook = Callable[[], None]
 
@@ -49,6 +52,8 @@ class Attempt:
     untyped: str = ""
     levels: List[str] = field(default_factory=list)
     full_reason: str = ""
+    parent_id: str = ""
+    lie: Dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -68,11 +73,15 @@ class Workbench:
     def __init__(self, seed: int, repository: str = "", sizes: tuple[int, ...] = SIZES, stall_seconds: int = 60) -> None:
         self.random = random.Random(seed)
         self.directory = Path(tempfile.mkdtemp(prefix="sw-"))
+        #: For what the test itself runs: whatever runs below ``directory`` is the product's.
+        self.rig = Path(tempfile.mkdtemp(prefix="sr-"))
         self.site = Site(self.directory, [], repository=repository)
         self.oracle = Oracle(self.site, [])
         self.stall_seconds = stall_seconds
         self.reserve_bytes = 0
         self.repository_id = ""
+        #: How much of what a backup does not copy is compared with the source: a policy as ``nbd_export`` takes it.
+        self.audit: Dict[str, Any] = {}
         self.disks = [SourceDisk.create(self.directory / f"source{at}.qcow2", size, self.random) for at, size in enumerate(sizes)]
         self.machine = Machine(platform=PLATFORM, id=MACHINE_ID, name="bench", firmware="bios", disks=[])
         self.machine.disks = [Disk(id=f"serial-{at}", size_bytes=size, key=f"disk{at}") for at, size in enumerate(sizes)]
@@ -135,6 +144,14 @@ class Workbench:
         for disk in self.disks:
             disk.scribble(self.random)
 
+    def renew(self) -> Dict[str, str]:
+        """Write to the disks; begin anew where checking all points has become long. The digests of all committed files."""
+        if len(self.point_ids()) > MANY_POINTS:
+            shutil.rmtree(self.points.parent)
+            self.chain(1)
+        self.scribble()
+        return self.oracle.committed_files()
+
     def backup(self, hooks: Optional[Dict[str, Hook]] = None, serve: Serve = serve_plainly, full: bool = False, rate: int = 0) -> Attempt:
         """One backup with its rescue; never raises for what the product says. ``rate``: bytes per second at most."""
         began = time.monotonic()
@@ -162,17 +179,21 @@ class Workbench:
         contents = {f"disk{at}": disk.sha256() for at, disk in enumerate(self.disks)}
         opened = backup.open_backup(dict(common, full=full, max_chain_depth=30), check_mode=False)
         job.update(opened["job"])
-        attempt.full_reason = opened["full_reason"]
+        attempt.full_reason, attempt.parent_id = opened["full_reason"], opened["parent_id"]
         _call(hooks, OPENED)
         snapshot, sources = self._snapshot(opened, servers, serve)
         attempt.levels = [disk["level"] for disk in snapshot["disks"]]
         disks = [dict(disk, id=disk["disk_id"], expected_bytes=0) for disk in snapshot["disks"]]
-        started = {"job_id": job["id"], "disks": disks, "created_at": snapshot["created_at"], "parent_id": opened["parent_id"]}
+        started = {
+            "job_id": job["id"], "disks": disks, "created_at": snapshot["created_at"], "parent_id": opened["parent_id"],
+            "incarnation": {}, "audit": self.audit,
+        }  # fmt: skip
         targets = exports.start_for_backup(dict(common, **started))
         _call(hooks, SERVED)
         copy = {
             "job_id": job["id"], "role": "hub", "sources": sources, "nbd_targets": targets["nbd_targets_string"], "expected_roots": {},
             "hash_algorithm": opened["hash_algorithm"], "stall_seconds": self.stall_seconds, "max_bytes_per_second": rate,
+            "audit": targets["audit"],
         }  # fmt: skip
         copied = copying.copy_disks(dict(common, **copy), check_mode=False)
         _call(hooks, COPIED)
@@ -194,7 +215,11 @@ class Workbench:
             sizes = {"key": f"disk{at}", "size_bytes": disk.size, "level": level}
             disks.append(dict(sizes, disk_id=f"serial-{at}", reason=reason or "change_tracking", change_id=change_id))
             uri = servers.enter_context(serve(disk, self.directory / f"s{self.made}-{at}.sock"))
-            sources.append(dict(sizes, uri=uri, changed_context=f"qemu:dirty-bitmap:{disk.bitmap}" if tracked else "", changed_flag=1))
+            sources.append(
+                dict(
+                    sizes, id=f"serial-{at}", uri=uri, changed_context=f"qemu:dirty-bitmap:{disk.bitmap}" if tracked else "", changed_flag=1
+                )
+            )
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(1_800_000_000 + 60 * self.made))
         snapshot = {
             "machine": self.machine.to_dict(), "job_id": opened["job"]["id"], "created_at": created, "consistency": "crash",
@@ -206,7 +231,9 @@ class Workbench:
     def _rescue(self, attempt: Attempt, job: Dict[str, Any]) -> None:
         """As the role's rescue: take the backup back; what that says of itself hides nothing and stops nothing."""
         try:
-            backup.abort_backup(dict(self.common(), job=job), check_mode=False)
+            lies = attempt.error.details.get("lies", []) if attempt.error is not None else []
+            answer = backup.abort_backup(dict(self.common(), job=job, parent_id=attempt.parent_id, lies=lies), check_mode=False)
+            attempt.lie = answer["lie"]
         except SendenseError as error:
             assert attempt.error is None or attempt.error.details.setdefault("abort", error.msg)
 
@@ -217,21 +244,61 @@ class Workbench:
             params["repository"] = dict(params["repository"], path=repository)
         return verify.verify_points(params, check_mode=False)
 
+    def restore(self, repository: str, point_id: str) -> str:
+        """Restore a point to raw files and delete them; why not, empty if that succeeded."""
+        options = dict(self.common()["repository"], path=repository)
+        common = dict(
+            self.common(), repository=options, only=[], point_id=point_id, format="raw", directory=str(self.directory / "restored")
+        )
+        job: Dict[str, Any] = {"job_id": ""}
+        try:
+            opened = exports.start_for_restore(common, check_mode=False)
+            job["job_id"] = opened["job"]["id"]
+            targets = exports.start_for_files(dict(common, **job, manifest=opened["manifest"]))
+            sources = [dict(export, level="full") for export in opened["exports"]]
+            copy = {"sources": sources, "nbd_targets": targets["nbd_targets_string"], "expected_roots": opened["roots"], "role": "hub"}
+            options = {"hash_algorithm": "xxh3_128", "stall_seconds": self.stall_seconds, "max_bytes_per_second": 0}
+            copying.copy_disks(dict(common, **job, **copy, **options), check_mode=False)
+        except SendenseError as error:
+            if job["job_id"]:
+                exports.stop(dict(common, **job, port=None, state="aborted"))
+            left = list(self.directory.glob("restored/*"))
+            assert not left, f"a refused restore has left {left}"
+            return error.msg
+        exports.stop(dict(common, **job, port=None, state="stopped"))
+        shutil.rmtree(self.directory / "restored")
+        return ""
+
     # --- afterwards ------------------------------------------------------------------------------------------------
 
-    def settle(self, timeout_s: float = 60.0) -> List[str]:
-        """Wait until no keeper lives, then clean up once as every next job does; what lived too long."""
+    def settle(self, timeout_s: float = SETTLE_SECONDS) -> List[str]:
+        """Wait until no process of a job is left, then clean up once as every next job does; what lived too long."""
         deadline = time.monotonic() + timeout_s
         state = StateDir(self.site.hub_state)
-        while (alive := [job.path for job in list_jobs(state) if job.alive()]) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        while (left := self._living(state)) and time.monotonic() < deadline:
+            time.sleep(0.05)
         cleanup_dead_jobs(state)
-        return [f"O2 still alive after {timeout_s:.0f} s: {path}" for path in alive]
+        return [f"O3 still there after {timeout_s:.0f} s: {one}" for one in left]
+
+    def _living(self, state: StateDir) -> List[str]:
+        return [job.path for job in list_jobs(state) if job.alive()] + list(self.oracle.processes().values())
+
+    def remains(self, attempt: Attempt, before: Dict[str, str]) -> List[str]:
+        """What a failed backup has left or changed; its error must be one that an operator understands."""
+        found = [f"O5 {attempt.untyped} instead of a typed error"] if attempt.untyped else []
+        return found + self.settle() + self.oracle.jobs() + self.oracle.leaks() + self.oracle.unchanged(before)
+
+    def goes_on(self, attempt: Attempt) -> List[str]:
+        """The next backup after a failed one needs no help, and every point is right."""
+        again = attempt if attempt.ok else self.backup()
+        found = [] if again.ok else [f"O5 not backed up afterwards: {again.error or again.untyped}"]
+        return found + self.oracle.points()
 
     def close(self) -> List[str]:
         """Delete everything; what still ran."""
         left = self.oracle.processes()
         shutil.rmtree(self.directory)
+        shutil.rmtree(self.rig)
         return [f"O3 process {pid} at the end: {text}" for pid, text in left.items()]
 
 

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -16,7 +18,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.datapath.extents
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.images import create_qcow2
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.mover import move
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.mover_plan import DiskJob, MoverOptions
-from tests.integration.datapath.servers import BLOCK, MIB, bitmap, chain, qemu_io
+from tests.integration.datapath.servers import BLOCK, MIB, WhenMoving, bitmap, chain, qemu_io
 
 SIZE = 9 * MIB + 3 * 512
 BLOCKS = -(-SIZE // BLOCK)
@@ -59,7 +61,7 @@ class Machine:
         writer.finish()
         return path
 
-    def backup(self, runs=None, keep=True, cancel="", **options):
+    def backup(self, runs=None, keep=True, cancel="", status="", **options):
         """The next point; with runs an audit of these blocks. Without success, or without keep, nothing of it stays."""
         number = len(self.layers)
         layer = self.directory / f"l{number}"
@@ -75,7 +77,7 @@ class Machine:
             hashes_path=str(self.directory / f"h{number}"),
             audit_path=self.sample(runs) if runs is not None else "",
         )
-        result = move([job], MoverOptions(**options), cancel_path=cancel)
+        result = move([job], MoverOptions(**options), status, cancel)
         servers.stop("source")
         servers.stop("target")
         if result.state == "done" and keep:
@@ -195,6 +197,15 @@ def test_an_audit_that_cannot_be_made_is_reported_and_the_copy_goes_on(machine):
     audit = result.disks["disk0"]["audit"]
     assert result.state == "done"
     assert (audit["ok"], audit["error"]["error_code"]) == (False, "POINT_DAMAGED")
+
+
+def test_a_source_that_hangs_ends_the_job_once_and_not_twice(machine, servers):
+    started = time.monotonic()
+    with WhenMoving(machine.directory / "status", lambda: servers.signal("source", signal.SIGSTOP)):
+        result = machine.backup(ALL, status=str(machine.directory / "status"), stall_seconds=2, bandwidth_bytes_per_s=2 * MIB)
+    assert (result.state, result.error["error_code"]) == ("failed", "COPY_STALLED")
+    assert result.disks["disk0"]["bytes_written"] == 0
+    assert time.monotonic() - started < 8
 
 
 def test_of_two_disks_both_lies_are_found(machine, tmp_path, servers):
