@@ -47,7 +47,9 @@ def open_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     except SendenseError:
         discard(place)
         raise
-    place.save("opened", {"machine_key": key, "generation": generation, "repository": params["repository"]})
+    # From here on it must be this very repository, also if none was asked for by its id.
+    pinned = dict(params["repository"], id=identity["repository_id"])
+    place.save("opened", {"machine_key": key, "generation": generation, "repository": pinned})
     reached("open:saved")
     return dict(result, changed=True, job=dict(place.describe(), generation=generation))
 

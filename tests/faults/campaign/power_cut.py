@@ -16,7 +16,8 @@ from typing import ClassVar, List, Tuple
 from ansible_collections.sendense.platform.plugins.module_utils.errors import SendenseError
 from tests.faults.oracle import Oracle
 
-from ._base import Family, Outcome
+from ._base import Outcome
+from .apart import ApartFamily
 from .recording import Entry, RecordedDisk, Replay, mounted, recorded_disk
 from .workbench import COPIED, Workbench
 
@@ -28,23 +29,23 @@ NEXT_BACKUP_EVERY = 10
 Acknowledged = List[Tuple[str, int]]
 
 
-class PowerCut(Family):
+class PowerCut(ApartFamily):
     """One recording of several backups, and as many cuts in it as are asked for."""
 
     NAME: ClassVar[str] = "power-cut"
     FULL: ClassVar[int] = 200
     SHORT: ClassVar[int] = 20
 
-    def run(self, base: Path, seed: int, count: int) -> Outcome:
+    def inside(self, base: Path, seed: int, count: int) -> Outcome:
         outcome, bench = Outcome(), Workbench(seed)
         try:
-            with recorded_disk(bench.directory, SIZE_MIB) as disk:
+            with recorded_disk(bench.rig, SIZE_MIB) as disk:
                 bench.site.repository = str(disk.where)
                 begin, acknowledged = _record(bench, disk)
                 entries = disk.entries()
             outcome.judge(bench.oracle.jobs() + bench.oracle.leaks())
             replay = Replay(disk.origin, entries)
-            image = bench.directory / "cut.img"
+            image = bench.rig / "cut.img"
             for number, cut in enumerate(_cuts(bench.random, entries, begin, count)):
                 image.write_bytes(replay.state(cut, bench.random))
                 outcome.attempted += 1

@@ -78,18 +78,25 @@ def recorded_disk(directory: Path, size_mib: int) -> Iterator[RecordedDisk]:
     image, log, shown, where = (directory / name for name in ("disk.img", "disk.log", "shown.img", "mnt"))
     make_filesystem(image, size_mib)
     log.write_bytes(b"")
-    shown.write_bytes(b"")
-    where.mkdir()
-    argv = ["qemu-storage-daemon", "--blockdev", f"driver=file,node-name=disk,filename={image}"]
-    argv += ["--blockdev", f"driver=file,node-name=log,filename={log}"]
-    argv += ["--blockdev", f"driver=blklogwrites,node-name=recorded,file=disk,log=log,log-sector-size={SECTOR}"]
-    argv += ["--export", f"type=fuse,id=shown,node-name=recorded,mountpoint={shown},writable=on,growable=off"]
     origin = image.read_bytes()
+    disk = [f"driver=file,node-name=disk,filename={image}", f"driver=file,node-name=log,filename={log}"]
+    recorder = f"driver=blklogwrites,node-name=shown,file=disk,log=log,log-sector-size={SECTOR}"
+    with shown_as_file([*disk, recorder], shown, len(origin)), mounted(shown, where):
+        yield RecordedDisk(image, log, where, origin)
+
+
+@contextmanager
+def shown_as_file(nodes: List[str], shown: Path, size: int) -> Iterator[None]:
+    """The block node ``shown`` of these, of this size in bytes, as a writable file that a loop device can be put on."""
+    shown.write_bytes(b"")
+    argv = ["qemu-storage-daemon"]
+    for node in nodes:
+        argv += ["--blockdev", node]
+    argv += ["--export", f"type=fuse,id=export,node-name=shown,mountpoint={shown},writable=on,growable=off"]
     daemon = subprocess.Popen(argv)
     try:
-        _await_size(shown, len(origin), daemon)
-        with mounted(shown, where):
-            yield RecordedDisk(image, log, where, origin)
+        _await_size(shown, size, daemon)
+        yield
     finally:
         daemon.terminate()
         daemon.wait(timeout=30)

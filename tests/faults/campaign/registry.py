@@ -8,15 +8,23 @@ from __future__ import annotations
 from typing import List
 
 from ._base import Family
+from .backing import Backing
+from .enospc import Enospc
 from .flip import Flip
+from .io_error import IoError
 from .kill_step import KillStep
 from .lying_bitmap import LyingBitmap
 from .power_cut import PowerCut
+from .repository_gone import RepositoryGone
 
 FAMILIES: List[Family] = [
     KillStep(),
     Flip(),
     PowerCut(),
+    Enospc(),
+    IoError(),
+    RepositoryGone(),
+    Backing(),
     LyingBitmap(),
 ]
 
