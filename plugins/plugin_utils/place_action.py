@@ -25,6 +25,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.controller import identify
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import DEFAULT_STATE_DIR
 from ansible_collections.sendense.platform.plugins.plugin_utils import in_process
+from ansible_collections.sendense.platform.plugins.plugin_utils.orphans import end_with_parent
 from ansible_collections.sendense.platform.plugins.plugin_utils.places import Beating, Hearts, touch_here
 
 PROGRESS_PREFIX = "SENDENSE-PROGRESS "
@@ -60,6 +61,8 @@ class PlaceAction(ActionBase):
             return self.perform(arguments, variables)
         except SendenseError as error:
             return dict(error.as_result(), failed=True)
+        finally:
+            end_with_parent()
 
     def perform(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
         """The work of one action; the default is to run the module."""
@@ -117,6 +120,7 @@ class PlaceAction(ActionBase):
 
     def _follow(self, following: Dict[str, str], hearts: Hearts, task_vars: Dict[str, Any]) -> None:
         """Echo progress and beat the hearts until the child says that it has ended."""
+        end_with_parent()
         beaten, changed, seen, parent = 0.0, time.monotonic(), "", os.getppid()
         while True:
             now = time.monotonic()
