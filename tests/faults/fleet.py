@@ -24,7 +24,7 @@ from tests.lab.disks import MIB, DiskSpec
 from tests.lab.guest import Guest
 from tests.lab.host import LibvirtHost
 
-from .kills import Strike
+from .kills import Strike, send
 from .oracle import Oracle, sha256
 from .watch import Faults, Tick, Watch
 
@@ -142,8 +142,16 @@ class Fleet:
             left = self.oracle.processes()
             if not alive and not left:
                 return time.monotonic() - began
-            assert time.monotonic() - began < timeout_s, f"still alive after {timeout_s:.0f} s: {alive} {left}"
+            brief = {pid: text[:120] for pid, text in left.items()}
+            assert time.monotonic() - began < timeout_s, f"still alive after {timeout_s:.0f} s: {alive} {brief}"
             time.sleep(0.1)
+
+    def kill_left(self) -> Dict[int, str]:
+        """Kill every process of the site that still runs; what they were."""
+        left = {pid: text[:120] for pid, text in self.oracle.processes().items()}
+        for pid in left:
+            send(pid)
+        return left
 
     def revive(self) -> None:
         """What an init system does: libvirtd runs again, and so does every guest whose qemu was killed."""
@@ -184,7 +192,7 @@ def open_fleet(base: Path, name: str, seed: int) -> Iterator[Fleet]:
         yield fleet
     finally:
         if fleet is not None:
-            left = fleet.oracle.processes()
+            left = fleet.kill_left()
             fleet.close()
             assert not left, f"left running: {left}"
         else:

@@ -88,7 +88,10 @@ class Ground:
     def after(self, kind: str, run: Run) -> None:
         """One clean-up, then the oracle; what was struck counts as hit."""
         fleet = self.fleet
-        findings = fleet.recover()
+        try:
+            findings = fleet.recover()
+        except AssertionError as error:
+            findings = [f"O2 {error}", *(f"O3 process {text}" for text in fleet.kill_left().values()), *fleet.recover()]
         if kind == "backup":
             for name in fleet.guests:
                 findings += fleet.oracle.levels(run, name, self._may_be_full(name))
