@@ -11,6 +11,7 @@ from ._base import Family
 from .backing import Backing
 from .enospc import Enospc
 from .flip import Flip
+from .hung_storage import HungStorage
 from .io_error import IoError
 from .kill_step import KillStep
 from .lying_bitmap import LyingBitmap
@@ -24,6 +25,7 @@ FAMILIES: List[Family] = [
     Enospc(),
     IoError(),
     RepositoryGone(),
+    HungStorage(),
     Backing(),
     LyingBitmap(),
 ]
