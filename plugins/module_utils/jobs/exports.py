@@ -118,7 +118,8 @@ def _newest_sound(repository: Repository, key: str) -> Point:
         raise PointNotFoundError(
             f"Machine {key} has no sound backup in this repository. List all of its backups with backup_info, damaged ones included."
         )
-    return sound[-1]
+    # By generation, which only grows: a clock that was set back changes nothing.
+    return max(sound, key=lambda point: point.manifest.generation)
 
 
 def _facts(repository: Repository, point: Point) -> Dict[str, Any]:

@@ -104,7 +104,8 @@ def _newest(points: List[Point], key: str) -> List[str]:
     if not points:
         raise InvalidInputError(f"Machine {key} has no backup in this repository; there is nothing to verify.")
     sound = [point for point in points if point.status == "ok"]
-    return [(sound or points)[-1].manifest.point_id]
+    # By generation, which only grows: a clock that was set back changes nothing.
+    return [sorted(sound or points, key=lambda point: point.manifest.generation)[-1].manifest.point_id]
 
 
 def _advance(place: JobPlace, repository: Repository, key: str, state: Dict[str, Any], phase: str) -> Optional[Dict[str, str]]:
