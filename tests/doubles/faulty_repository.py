@@ -149,7 +149,7 @@ class FaultyRepository(Repository):
 
 
 #: Calls of the operating system that a file system can fail, as modules reach them.
-STORAGE_CALLS = ("open", "write", "fsync", "rename", "mkdir", "unlink", "rmdir", "listdir", "lstat", "statvfs")
+STORAGE_CALLS = ("open", "write", "fsync", "rename", "link", "mkdir", "unlink", "rmdir", "listdir", "lstat", "statvfs")
 
 
 class StorageFault:
