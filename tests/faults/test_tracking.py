@@ -10,6 +10,7 @@ import time
 from typing import Any, Dict
 
 import libvirt_qemu
+import pytest
 
 from tests.lab.disks import MIB
 
@@ -61,6 +62,20 @@ def test_a_lie_is_found_by_an_audit_and_the_same_play_ends_with_a_full_backup(fl
     assert fleet.oracle.check(fleet.before) == []
     fleet.scribble()
     assert fleet.oracle.next_backup(fleet.backup(), ["m00"], set()) == []
+
+
+def test_after_a_restart_of_the_host_all_is_audited_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host has another boot id, as the processes of the play see it in a mount namespace of their own."""
+    fleet.add("m00").backup()
+    boot_id, argv = fleet.directory / "boot-id", fleet.site.argv
+    boot_id.write_text("00000000-1111-2222-3333-444444444444\n")
+    mount = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"', str(boot_id)]
+    monkeypatch.setattr(fleet.site, "argv", lambda *given, **named: [*mount, *argv(*given, **named)])
+    fleet.scribble()
+    audits = [fleet.backup(backup_vm_audit_share=0).report("m00")["audit"] for _number in range(2)]
+    assert [(audit["in_full"], audit["reason"], audit["failed"]) for audit in audits] == [(True, "host_restarted", []), (False, "", [])]
+    assert audits[0]["blocks_checked"] > 100 and audits[1]["blocks_checked"] == 0
+    assert fleet.oracle.check({}) == []
 
 
 def omit(fleet: Fleet, target: str, offset: int) -> None:
