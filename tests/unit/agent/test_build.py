@@ -78,7 +78,7 @@ def _run(stored, *arguments):
 
 def test_it_runs_with_nothing_but_a_python(stored):
     help_text = _run(stored, "--help")
-    assert help_text.returncode == 0 and "keeper,mover,release,verifier" in help_text.stdout
+    assert help_text.returncode == 0 and "keeper,merger,mover,release,verifier" in help_text.stdout
     for wrong in ([], ["nonsense"], ["../keeper"]):
         refused = _run(stored, *wrong)
         assert refused.returncode == 2 and refused.stderr.startswith("usage:")
