@@ -328,6 +328,15 @@ def test_a_repository_that_is_not_there_is_one_error_and_nothing_is_said_of_mach
     )
 
 
+def test_what_the_storage_does_not_deliver_is_an_error_and_no_health(
+    repository: LocalRepository, root: Path, state: StateDir, guest: Guest
+) -> None:
+    guest.backup(repository)
+    (root / "machines" / guest.key / "damage").write_text("a file where a directory was")
+    (found,) = mended(repository, state, guest)
+    assert (found.kind, found.machine_key, found.mended) == ("repository_unreadable", guest.key, False)
+
+
 def test_too_little_space_is_found(repository: LocalRepository, root: Path) -> None:
     found, usable = examine_storage(repository, {"path": str(root), "reserve_bytes": 1 << 62})
     assert usable and "space_low" in kinds(found)

@@ -9,13 +9,10 @@ import os
 import time
 from typing import Any, Dict, FrozenSet, List, Tuple
 
-from ...catalog import chain
-from ...catalog.manifest import Manifest
 from ...catalog.times import utc_from_seconds
 from ...errors import (
     LeaseHeldError,
     PointDamagedError,
-    PointNotFoundError,
     RepositoryIoError,
     RepositoryMismatchError,
     RepositoryMissingError,
@@ -25,8 +22,9 @@ from ...errors import (
 from ...hubstate.jobs import list_jobs
 from ...hubstate.locks import FileLease
 from ...hubstate.statedir import StateDir
-from ...repositories._base import Finding, Point, PointFilter, Repository
+from ...repositories._base import Point, PointFilter, Repository
 from ..backup import lease_name
+from .damage import damaged, distrusted, faults, still_wrong
 from .kinds import Diagnosis
 from .place import living_job_ids
 
@@ -34,14 +32,6 @@ from .place import living_job_ids
 CLOCK_TOLERANCE_SECONDS = 300.0
 #: File systems on which a file cannot have two names.
 _WITHOUT_HARD_LINKS = ("vfat", "msdos", "exfat", "fuse.exfat", "fuseblk.exfat")
-_OF_FINDING = {
-    "header": "image_wrong",
-    "missing": "file_missing",
-    "size": "file_changed",
-    "digest": "file_changed",
-    "hashes": "hashes_wrong",
-    "root": "hashes_wrong",
-}
 
 
 def examine_storage(repository: Repository, options: Dict[str, Any]) -> Tuple[List[Diagnosis], bool]:
@@ -80,7 +70,7 @@ def examine_machine(repository: Repository, state: StateDir, key: str, digests: 
     """
     try:
         points = repository.list(PointFilter(machine_key=key))
-        found = damaged(points) + _distrusted(points) + _structure(repository, key, points, digests) + _clock(points, now or time.time())
+        found = damaged(points) + distrusted(points) + faults(repository, key, points, digests) + _clock(points, now or time.time())
         if points and not any(point.status == "ok" for point in points):
             text = f"none of its {len(points)} backups is sound"
             found.append(Diagnosis("no_sound_point", key, text, details={"points": [point.manifest.point_id for point in points]}))
@@ -90,32 +80,6 @@ def examine_machine(repository: Repository, state: StateDir, key: str, digests: 
     for one in found:
         one.machine_key = key
     return found
-
-
-def damaged(points: List[Point]) -> List[Diagnosis]:
-    """The points in which damage began, each with what depends on it. Pure."""
-    broken = {point.manifest.point_id: point for point in points if point.status == "damaged"}
-    manifests = {point.manifest.point_id: point.manifest for point in points if point.manifest.schema_version > 0}
-    origins = [one for one, point in broken.items() if point.manifest.parent_id not in broken or one not in manifests]
-    covered = set(origins)
-    for origin in origins:
-        covered.update(chain.descendants(manifests, origin))
-    # In a circle everything stands on something damaged: then each of its points is named.
-    origins += [one for one in broken if one not in covered]
-    found = []
-    for point_id in sorted(origins):
-        point = broken[point_id]
-        dependants = [one for one in chain.descendants(manifests, point_id) if one in broken and one not in origins]
-        kind = (
-            "manifest_unreadable" if point_id not in manifests else "chain_broken" if chain.fault(manifests, point_id) else "point_damaged"
-        )
-        text = point.damage + (f"; {len(dependants)} backups depend on it" if dependants else "")
-        found.append(Diagnosis(kind, point_id, text, details={"dependants": dependants, "immutable_until": point.immutable_until}))
-    return found
-
-
-def _distrusted(points: List[Point]) -> List[Diagnosis]:
-    return [Diagnosis("point_distrusted", point.manifest.point_id, point.distrusted) for point in points if point.distrusted]
 
 
 def mend_machine(repository: Repository, state: StateDir, key: str, found: List[Diagnosis], wanted: FrozenSet[str]) -> None:
@@ -150,17 +114,10 @@ def _mend(repository: Repository, state: StateDir, key: str, one: Diagnosis) -> 
         one.mended = True
     elif one.kind == "merge_open":
         _recover(repository, key, one)
-    elif _still_wrong(repository, key, one):
+    elif still_wrong(repository, key, one):
         one.mended = bool(repository.mark_damaged(key, one.details["point_id"], one.details["message"]))
     else:
         one.why_not = "it is in order now: something was at work here"
-
-
-def _still_wrong(repository: Repository, key: str, one: Diagnosis) -> bool:
-    """Whether a look under the machine's lease finds the same: before it, a job may have been at work."""
-    check = repository.digest_check if one.details["check"] == "digest" else repository.structure_check
-    wanted = (one.details["point_id"], one.details["disk"], one.details["check"])
-    return any((fault.point_id, fault.disk, fault.kind) == wanted for fault in _checked(check, key, one.details["point_id"]))
 
 
 def _recover(repository: Repository, key: str, one: Diagnosis) -> None:
@@ -184,39 +141,6 @@ def _merges(repository: Repository, state: StateDir, key: str) -> List[Diagnosis
         facts = {"survivor": merge.survivor, "consumed": list(merge.consumed), "job_id": merge.job_id}
         found.append(Diagnosis("merge_open", merge.survivor, text, details=facts))
     return found
-
-
-def _structure(repository: Repository, key: str, points: List[Point], digests: bool) -> List[Diagnosis]:
-    """Findings of points that are still offered. A chain is looked at from its end; only a faulty one link by link."""
-    readable = {point.manifest.point_id: point.manifest for point in points if point.manifest.schema_version > 0}
-    offered = {point.manifest.point_id: point.manifest for point in points if point.status == "ok"}
-    parents = {manifest.parent_id for manifest in offered.values()}
-    found: Dict[Tuple[str, str, str], Finding] = {}
-    for point_id in offered:
-        if point_id not in parents:
-            first = _checked(repository.structure_check, key, point_id)
-            below = chain.ancestors(readable, point_id) if first else []
-            for fault in first + [fault for one in below for fault in _checked(repository.structure_check, key, one)]:
-                found[(fault.point_id, fault.disk, fault.kind)] = fault
-        if digests:
-            for fault in _checked(repository.digest_check, key, point_id):
-                found[(fault.point_id, fault.disk, fault.kind)] = fault
-    return [_diagnosis(fault, readable) for fault in found.values() if fault.kind in _OF_FINDING]
-
-
-def _checked(check: Any, key: str, point_id: str) -> List[Finding]:
-    try:
-        return list(check(key, point_id))
-    except PointNotFoundError:
-        return []  # retention removed it meanwhile
-
-
-def _diagnosis(fault: Finding, readable: Dict[str, Manifest]) -> Diagnosis:
-    name = f"{fault.point_id} {fault.disk}".strip()
-    dependants = chain.descendants(readable, fault.point_id)
-    text = fault.message + (f"; {len(dependants)} backups depend on it" if dependants else "")
-    facts = {"point_id": fault.point_id, "disk": fault.disk, "check": fault.kind, "message": fault.message, "dependants": dependants}
-    return Diagnosis(_OF_FINDING[fault.kind], name, text, details=facts)
 
 
 def _clock(points: List[Point], now: float) -> List[Diagnosis]:
