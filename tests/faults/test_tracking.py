@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from typing import Any, Dict
 
 import libvirt_qemu
 import pytest
 
-from tests.lab.disks import MIB
+from tests.lab.disks import MIB, DiskSpec
 
+from .failing import small_filesystem
 from .fleet import Fleet
 from .oracle import backup_xml, block_nodes
 
@@ -62,6 +64,27 @@ def test_a_lie_is_found_by_an_audit_and_the_same_play_ends_with_a_full_backup(fl
     assert fleet.oracle.check(fleet.before) == []
     fleet.scribble()
     assert fleet.oracle.next_backup(fleet.backup(), ["m00"], set()) == []
+
+
+def test_if_the_full_after_a_lie_fails_too_the_next_run_makes_it_unaided(fleet: Fleet) -> None:
+    with small_filesystem(fleet.directory / "small", 20):
+        fleet.site.repository = str(fleet.directory / "small" / "repo")
+        fleet.site.initialise()
+        fleet.add("m00", disks=[DiskSpec("vda", 8 * MIB)])
+        fleet.guests["m00"].write("vda", 7, 0, 6 * MIB)
+        fleet.backup()
+        omit(fleet, "vda", 5 * MIB)
+        rest = fleet.directory / "small" / "rest"
+        rest.write_bytes(b"x" * (shutil.disk_usage(rest.parent).free - 4 * MIB))
+        fleet.remember()
+        run = fleet.backup(ok=False, backup_vm_audit_share=100)
+        assert run.returncode != 0 and run.error("m00")["error_code"] == "REPOSITORY_FULL"
+        assert [event["event"] for event in run.report("m00")["events"]] == ["TRACKING_LIED"]
+        assert fleet.oracle.check(fleet.before) == []
+        rest.unlink()
+        assert fleet.oracle.next_backup(fleet.backup(backup_vm_audit_share=0), ["m00"], {"tracking_lied"}) == []
+        assert fleet.oracle.check(fleet.before) == []
+        fleet.site.repository = str(fleet.directory / "repo")
 
 
 def test_after_a_restart_of_the_host_all_is_audited_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
