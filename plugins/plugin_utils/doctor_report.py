@@ -20,11 +20,11 @@ def doctor_report(arguments: Dict[str, Any]) -> Dict[str, Any]:
     left = [one for one in found if not one["mended"]]
     counts = {severity: sum(one["severity"] == severity for one in left) for severity in SEVERITIES}
     report: Dict[str, Any] = {"findings": found, "counts": counts, "ok": not counts["error"]}
-    report["lines"] = [_summary(found, counts), *_lines(found)]
+    report["lines"] = [_summary(found, counts), *_lines(found, arguments.get("machine_id") or "")]
     if counts["error"]:
         objects = [f"{one['kind']} {one['object']}" for one in left if one["severity"] == "error"]
         error = FindingsRemainError(
-            f"{counts['error']} errors are left: {'; '.join(objects[:5])}{' ...' if len(objects) > 5 else ''}. See {RUNBOOK}.",
+            f"The doctor leaves what must not stay: {'; '.join(objects[:5])}{' ...' if len(objects) > 5 else ''}. See {RUNBOOK}.",
             details={"counts": counts, "objects": objects},
         )
         report["failure"] = error.as_result()
@@ -53,15 +53,18 @@ def _summary(found: List[Dict[str, Any]], counts: Dict[str, int]) -> str:
     return f"the doctor mended {mended} and leaves {left}" if mended else f"the doctor found {left}"
 
 
-def _lines(found: List[Dict[str, Any]]) -> List[str]:
+def _lines(found: List[Dict[str, Any]], machine_id: str) -> List[str]:
     if not found:
         return []
-    rows = [{**one, "at": one["where"], "state": _state(one), "why": one["found"]} for one in found]
-    lines = table(rows, ("severity", "kind", "at", "object", "state", "why"))
+    rows = [{**one, "at": one["where"], "state": _state(one), "why": one["found"], "of": one["machine_key"]} for one in found]
+    others = any(one["machine_key"] and one["machine_id"] != machine_id for one in found)
+    lines = table(rows, ("severity", "kind", "at", *(("of",) if others else ()), "object", "state", "why"))
     kinds = {one["kind"]: one for one in found}
     for name, one in kinds.items():
         mending = f" Mending: {one['mending']}" if one["mending"] else " The doctor cannot mend it."
         lines.append(f"{name}: {one['meaning']}{mending} ({RUNBOOK}#{name})")
+    if any(_state(one) == "mendable" for one in found):
+        lines.append("To mend: -e doctor_machine_mend=true, or a list of kinds; with --check it says what it would do.")
     return lines
 
 

@@ -35,9 +35,15 @@ def test_each_machine_has_its_own_findings_and_one_host_has_the_rest() -> None:
 def test_the_worst_comes_first_and_every_kind_is_explained_once() -> None:
     lines = report(found("stale_lease", "a"), found("stale_lease", "a", "y"), found("no_sound_point", "a"))["lines"]
     assert lines[0] == "the doctor found 1 error, 0 warnings, 2 hints"
-    assert lines[2].startswith("error") and [line.split(":")[0] for line in lines[5:]] == ["no_sound_point", "stale_lease"]
+    assert lines[2].startswith("error") and [line.split(":")[0] for line in lines[5:]] == ["no_sound_point", "stale_lease", "To mend"]
     assert "doctor-findings.md#no_sound_point" in lines[5] and "The doctor cannot mend it." in lines[5]
     assert "Mending: The file is removed." in lines[6]
+
+
+def test_machines_other_than_the_hosts_own_are_named() -> None:
+    gone = found("source_gone", "", machine_key="libvirt-gone")
+    assert "libvirt-gone" in report(gone, rest=True)["lines"][2] and "libvirt-gone" not in str(report(gone)["lines"])
+    assert " of " not in report(found("dead_job"), rest=True)["lines"][1]
 
 
 def test_errors_that_are_left_fail_and_those_that_were_mended_do_not() -> None:

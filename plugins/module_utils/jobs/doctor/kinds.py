@@ -58,6 +58,7 @@ class Diagnosis:
 
 
 _FULL = "The next backup of the machine is a full one, by itself"
+_NEWEST = "If the newest is concerned, the next backup is a full one, by itself."
 _LOST = "It and every backup that stands on it cannot be restored; others are not touched by it."
 _MARK = "It and all that stand on it are marked as damaged: they are not offered any more and the next backup is a full one."
 _PAYS = "No backup needs it, and every write of the guest pays for it."
@@ -79,8 +80,8 @@ _ALL = (
     ),
     Kind("merge_unreadable", ERROR, "Nobody can tell which backups the interrupted merge consumes, so none of the machine is offered."),
     # --- points
-    Kind("point_damaged", ERROR, f"{_LOST} {_FULL} if the newest is concerned."),
-    Kind("manifest_unreadable", ERROR, f"{_LOST} The images may be whole. {_FULL} if it is the newest."),
+    Kind("point_damaged", ERROR, f"{_LOST} {_NEWEST}"),
+    Kind("manifest_unreadable", ERROR, f"{_LOST} The images may be whole. {_NEWEST}"),
     Kind("chain_broken", ERROR, f"{_LOST} A directory may have been moved, removed or put in the place of another."),
     Kind("image_wrong", ERROR, f"{_LOST} An image was swapped, loops, or names a file that it must not read: treat it as hostile.", _MARK),
     Kind("file_missing", ERROR, _LOST, _MARK),
