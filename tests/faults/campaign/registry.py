@@ -13,9 +13,12 @@ from .enospc import Enospc
 from .flip import Flip
 from .hung_storage import HungStorage
 from .io_error import IoError
+from .kill_prune import KillPrune
 from .kill_step import KillStep
 from .lying_bitmap import LyingBitmap
+from .merge_kill import MergeKill
 from .power_cut import PowerCut
+from .prune_race import PruneRace
 from .repository_gone import RepositoryGone
 
 FAMILIES: List[Family] = [
@@ -28,6 +31,9 @@ FAMILIES: List[Family] = [
     HungStorage(),
     Backing(),
     LyingBitmap(),
+    KillPrune(),
+    PruneRace(),
+    MergeKill(),
 ]
 
 
