@@ -10,7 +10,7 @@ report allocation is read completely. A server that does not report *changes* wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterator, List, NamedTuple, Optional, Protocol, Tuple
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Protocol, Tuple
 
 from ..errors import CopyFailedError, ExportFailedError, SendenseError
 from .hashing import BLOCK_BYTES
@@ -144,6 +144,13 @@ def plan_incremental(changed: List[StatusRange], flag: int, allocated: Optional[
     """Take every block that a changed byte touches: write it as zeros if it is known to be all zero, else read it."""
     touched = _merge_runs(_outward(item) for item in changed if item.flags & flag)
     return CopyPlan(size, tuple(_split(touched, _zero_runs(allocated or [], size))))
+
+
+def pieces(runs: Iterable[Run], blocks: int = 1 << 16) -> Iterator[Run]:
+    """The same blocks in runs of at most so many."""
+    for run in runs:
+        for first in range(run.first, run.first + run.blocks, blocks):
+            yield Run(first, min(blocks, run.first + run.blocks - first))
 
 
 def without(wanted: List[Run], taken: List[Run]) -> List[Run]:

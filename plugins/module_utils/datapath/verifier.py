@@ -14,12 +14,12 @@ import json
 from bisect import insort
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..errors import InvalidInputError, PointDamagedError, SendenseError, VerificationFailedError
 from .bandwidth import TokenBucket
 from .blockhashes import BlockHashFile, BlockMap, compose
-from .extents import ALLOCATION, CopyPlan, Run, StatusRange, allocation, plan_incremental
+from .extents import ALLOCATION, CopyPlan, Run, StatusRange, allocation, pieces, plan_incremental
 from .hashing import BLOCK_BYTES, HashAlgorithm, algorithm
 from .loop import DiskLoop, Stop, balance, defect, end_state, run_parallel
 from .mover_plan import MoverOptions, load_document, record
@@ -158,7 +158,7 @@ class Verification:
         plan = plan_incremental(touched, 1, allocation(self._export, size), size)
         for segment in plan.segments:
             if segment.zero:
-                for first, count in _pieces(segment.first, segment.blocks):
+                for first, count in pieces([Run(segment.first, segment.blocks)]):
                     self._handler.compare(first, bytes(count * self._handler.digest_size))
         return CopyPlan(size, tuple(segment for segment in plan.segments if not segment.zero))
 
@@ -271,13 +271,6 @@ def _outcome(disks: List[Verification], stop: Stop) -> Tuple[str, Optional[Dict[
         if disk.progress.state != DONE:
             return disk.progress.state, disk.progress.error
     return DONE, None
-
-
-def _pieces(first: int, count: int) -> Iterator[Tuple[int, int]]:
-    """Parts of a long run, so that its digests need little memory."""
-    step = 1 << 16
-    for start in range(first, first + count, step):
-        yield start, min(step, first + count - start)
 
 
 def check_verify_jobs(jobs: List[VerifyJob]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 from ..catalog import audit, chain
 from ..catalog.manifest import Manifest
 from ..datapath.blockhashes import INCREMENTAL, BlockHashFile, BlockHashWriter, compose
+from ..datapath.extents import pieces
 from ..repositories._base import PointFilter, Repository
 from ..steps import reached
 from .place import JobPlace
@@ -55,9 +56,9 @@ def _write(path: str, layers: Sequence[str], count: int, turn: int, seed: str) -
     runs = audit.walk(whole.block_count, count, turn, seed)
     writer = BlockHashWriter(path, whole.algorithm, whole.disk_size, INCREMENTAL, runs)
     position = 0
-    for run in runs:
-        writer.put(position, whole.digests(run.first, run.blocks))
-        position += run.blocks
+    for first, blocks in pieces(runs):  # all digests of a large disk at once would be a quarter of a gigabyte per TiB
+        writer.put(position, whole.digests(first, blocks))
+        position += blocks
     writer.finish()
 
 

@@ -18,8 +18,10 @@ from ansible_collections.sendense.platform.plugins.module_utils.datapath.extents
     allocation,
     block_status,
     changes,
+    pieces,
     plan_full,
     plan_incremental,
+    without,
 )
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.pipeline import chunks
 from ansible_collections.sendense.platform.plugins.module_utils.errors import CopyFailedError, ExportFailedError
@@ -161,3 +163,15 @@ def test_runs_join_read_and_zero_segments():
     plan = plan_incremental(changed, 1, [StatusRange(0, BLOCK, 0), StatusRange(BLOCK, 3 * BLOCK, 3)], 4 * BLOCK)
     assert plan.segments == (Segment(0, 1, False), Segment(1, 3, True))
     assert plan.runs() == [Run(0, 4)]
+
+
+@pytest.mark.parametrize(("length", "cut"), [(1, [(5, 1)]), (3, [(5, 3)]), (7, [(5, 3), (8, 3), (11, 1)])])
+def test_long_runs_are_cut_into_pieces(length, cut):
+    assert list(pieces([Run(5, length)], 3)) == [Run(*piece) for piece in cut]
+
+
+def test_what_is_taken_is_not_wanted_any_more():
+    wanted = [Run(0, 4), Run(10, 5)]
+    assert without(wanted, []) == wanted
+    assert without(wanted, [Run(1, 1), Run(3, 8), Run(14, 9)]) == [Run(0, 1), Run(2, 1), Run(11, 3)]
+    assert without(wanted, [Run(0, 20)]) == [] == without([], wanted)
