@@ -38,7 +38,7 @@ class Policy:
     maximum_age_days: int = 0
     """What is older goes, whatever else would keep it, except for ``minimum_sound``."""
     minimum_sound: int = 1
-    """The newest sound points that never expire."""
+    """The newest sound points that never expire, by their times and by the order in which they were made."""
     timezone: str = "UTC"
     """The calendar that hours, days, weeks, months and years belong to."""
     maximum_expiry_share: float = 0.2
@@ -195,6 +195,11 @@ def _kept(points: List[_Dated], policy: Policy, today: datetime) -> Dict[str, Li
         reasons = {one.point.point_id: reasons[one.point.point_id] for one in points if one.when >= limit and one.point.point_id in reasons}
     for one in newest_first[: policy.minimum_sound]:
         keep(one, f"one of the newest {policy.minimum_sound} sound (minimum_sound)")
+    # A clock that was set back gives the newest points old times; generations only grow.
+    last_made = sorted((one for one in points if one.point.generation > 0), key=lambda one: one.point.generation, reverse=True)
+    for one in last_made[: policy.minimum_sound]:
+        if one not in newest_first[: policy.minimum_sound]:
+            keep(one, f"one of the last {policy.minimum_sound} made that are sound (minimum_sound)")
     return reasons
 
 

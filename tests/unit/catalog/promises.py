@@ -41,7 +41,8 @@ def promised(points: List[RetainedPoint], policy: Policy, now: datetime) -> Set[
         keep |= {one.point_id for one in past if (now - one.created_at).total_seconds() <= policy.keep_within_days * 86400}
     if policy.maximum_age_days:
         keep -= {one.point_id for one in past if (now - one.created_at).total_seconds() > policy.maximum_age_days * 86400}
-    return keep | _last(past, policy.minimum_sound)
+    made = sorted((point for point in past if point.generation), key=lambda one: one.generation)
+    return keep | _last(past, policy.minimum_sound) | _last(made, policy.minimum_sound)
 
 
 def _last(points: List[RetainedPoint], count: int) -> Set[str]:

@@ -63,7 +63,7 @@ minutes = st.one_of(st.integers(-3000, 3000), st.integers(-600000, 1600000))
 @st.composite
 def histories(draw: st.DrawFn) -> List[RetainedPoint]:
     ages = draw(st.lists(minutes, max_size=25))
-    return [a_point(NOW - timedelta(minutes=age), "ok", number % 3, f"-{number}") for number, age in enumerate(ages)]
+    return [a_point(NOW - timedelta(minutes=age), "ok", number, f"-{number}") for number, age in enumerate(ages)]
 
 
 @given(histories(), policies)
@@ -180,6 +180,14 @@ def test_points_from_the_future_stay_and_push_nothing_out() -> None:
     past, future = days_ago(0, 1, 2), days_ago(-400, -401)
     assert kept_days([*past, *future], keep_last=2) == [0, 1, -400, -401]
     assert judge(future, Policy(keep_last=1), NOW)[0].reasons == ["it lies in the future of this clock"]
+
+
+def test_the_last_point_made_stays_though_its_clock_was_set_back() -> None:
+    points = [a_point(NOW - timedelta(days=day), generation=10 - day) for day in range(5)] + [
+        a_point(NOW - timedelta(days=100), generation=11)
+    ]
+    assert kept_days(points, keep_last=2) == pytest.approx([0, 1, 100])
+    assert kept_days(points, keep_last=2, minimum_sound=0) == pytest.approx([0, 1])
 
 
 # --- input -------------------------------------------------------------------------------------------------------------
