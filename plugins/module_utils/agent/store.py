@@ -8,19 +8,17 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import marshal
 import os
 import re
 import sys
 import zipfile
+from importlib import _bootstrap_external
 
 from ..errors import InvalidInputError
 from ..hubstate.files import sync_directory
 from ..hubstate.statedir import StateDir
 
 ENDING = ".pyz"
-#: Flags of a .pyc file (PEP 552): it has a hash, which is not checked.
-_UNCHECKED = (1).to_bytes(4, "little")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -74,10 +72,10 @@ def _with_byte_code(path: str) -> bytes:
 
 
 def _byte_code(source: bytes, name: str) -> bytes:
-    """A .pyc file that is never compared with its source: both came into the same zip file."""
+    """A .pyc file (PEP 552) that is never compared with its source: both come into the same zip file."""
     code = compile(source, name, "exec", dont_inherit=True)
-    header = importlib.util.MAGIC_NUMBER + _UNCHECKED + importlib.util.source_hash(source)
-    return header + marshal.dumps(code)
+    # What py_compile calls; itself it takes and makes files only.
+    return bytes(_bootstrap_external._code_to_hash_pyc(code, importlib.util.source_hash(source), False))  # type: ignore[attr-defined]
 
 
 def _write(path: str, content: bytes) -> None:
