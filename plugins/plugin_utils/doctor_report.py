@@ -24,7 +24,7 @@ def doctor_report(arguments: Dict[str, Any]) -> Dict[str, Any]:
     if counts["error"]:
         objects = [f"{one['kind']} {one['object']}" for one in left if one["severity"] == "error"]
         error = FindingsRemainError(
-            f"The doctor leaves what must not stay: {'; '.join(objects[:5])}{' ...' if len(objects) > 5 else ''}. See {RUNBOOK}.",
+            f"Errors are left: {'; '.join(objects[:5])}{' ...' if len(objects) > 5 else ''}. See {RUNBOOK}.",
             details={"counts": counts, "objects": objects},
         )
         report["failure"] = error.as_result()

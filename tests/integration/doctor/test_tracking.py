@@ -11,13 +11,14 @@ import signal
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import libvirt
 import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.jobs import JobDir
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import StateDir
+from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor.examination import examine_node
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor.kinds import MENDABLE, Diagnosis
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor.tracking import (
     choose,
@@ -243,6 +244,27 @@ def test_a_machine_that_is_gone(source: Source, runner: Runner, state: StateDir)
     gone = {"platform": "libvirt", "machine_id": "00000000-0000-4000-8000-000000000000"}
     (found,) = examine_source(source, gone, state, asked(runner))
     assert (found.kind, found.mendable) == ("source_gone", False)
+
+
+def test_a_platform_that_does_not_answer_is_an_error_of_each_machine_and_hides_nothing_else(
+    host_factory: Callable[[], LibvirtHost], tmp_path: Path, state: StateDir
+) -> None:
+    host = host_factory()
+    (tmp_path / f"sendense-{'d' * 32}-disk0.qcow2").write_text("")
+    Path(state.create().leases, "stale.lease").write_text("{}")
+    machines = [{"platform": "libvirt", "machine_id": f"m-{number}", "connection": {"uri": host.uri}} for number in (1, 2)]
+    given = {"state_dir": state.path, "machines": machines, "storage": [str(tmp_path)], "mend": [], **asked_nothing()}
+    assert kinds_of(examine_node(given, False)) == ["restore_leftover", "source_gone", "source_gone", "stale_lease"]
+    host.kill()
+    assert kinds_of(examine_node(given, False)) == ["platform_unreadable", "platform_unreadable", "stale_lease"]
+
+
+def asked_nothing() -> Dict[str, object]:
+    return {"owner": "", "known_change_ids": {}, "known_at": 0.0}
+
+
+def kinds_of(answer: Dict[str, Any]) -> List[str]:
+    return sorted(one["kind"] for one in answer["findings"])
 
 
 def test_the_images_that_a_disk_stands_on_are_in_use(lab: LibvirtSourceLab, source: Source) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any, Dict, Iterable, List, Set
+from typing import Any, Dict, FrozenSet, Iterable, List, Set
 
 from ...catalog.decision import choose_previous, known_change_ids
-from ...errors import SendenseError
+from ...errors import PlatformAuthenticationError, PlatformUnreachableError, SendenseError
 from ...hubstate.statedir import StateDir
 from ...model import machine_key
 from ...platforms import registry as platforms
+from ...platforms._base import Source
 from ...repositories import registry as repositories
 from ...repositories._base import PointFilter, Repository
 from .kinds import ERROR, KINDS, SEVERITIES, Diagnosis, kinds_to_mend, ordered
@@ -92,18 +93,35 @@ def examine_node(params: Dict[str, Any], check_mode: bool) -> Result:
     if not check_mode:
         mend_place(state, found, wanted)
     used: Set[str] = set()
+    unread: List[Diagnosis] = []
     for group in _by_connection(params["machines"]):
-        with platforms.source(group[0]["platform"], group[0]["connection"]) as source:
-            for machine in group:
-                of_machine = examine_source(source, machine, state, params)
-                if not check_mode:
-                    key = machine_key(machine["platform"], machine["machine_id"])
-                    mend_source(source, machine, state, params, choose(of_machine, wanted, key))
-                found += of_machine
-            used.update(os.path.realpath(path) for path in source.files_in_use())
-    if params["machines"]:
+        try:
+            with platforms.source(group[0]["platform"], group[0]["connection"]) as source:
+                for machine in group:
+                    found += _machine(source, machine, state, params, frozenset() if check_mode else wanted)
+                used.update(os.path.realpath(path) for path in source.files_in_use())
+        except SendenseError as error:
+            unread += [_unreadable(machine, error) for machine in group]
+    if params["machines"] and not unread:
         found += examine_disks(params["storage"], used, state)
+    found += unread
     return dict(_result(found, wanted, check_mode), owner="", known_change_ids={}, known_at=0.0)
+
+
+def _machine(source: Source, machine: Dict[str, Any], state: StateDir, params: Dict[str, Any], wanted: FrozenSet[str]) -> List[Diagnosis]:
+    try:
+        found = examine_source(source, machine, state, params)
+    except (PlatformUnreachableError, PlatformAuthenticationError):
+        raise
+    except SendenseError as error:
+        return [_unreadable(machine, error)]
+    mend_source(source, machine, state, params, choose(found, wanted, machine_key(machine["platform"], machine["machine_id"])))
+    return found
+
+
+def _unreadable(machine: Dict[str, Any], error: SendenseError) -> Diagnosis:
+    key = machine_key(machine["platform"], machine["machine_id"])
+    return Diagnosis("platform_unreadable", key, error.msg, "node", key, machine["machine_id"], error.as_result())
 
 
 def _by_connection(machines: Iterable[Dict[str, Any]]) -> List[List[Dict[str, Any]]]:

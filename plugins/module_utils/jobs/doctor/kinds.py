@@ -108,6 +108,7 @@ _ALL = (
     Kind("stale_export", HINT, "The server that it speaks of is dead: it means nothing.", "The file is removed."),
     Kind("restore_leftover", WARNING, "No machine of this place uses this disk of a restore. It takes space."),
     # --- the platform
+    Kind("platform_unreadable", ERROR, "The machine cannot be looked at: backups of it fail, too, until the platform answers."),
     Kind(
         "backup_job_left",
         WARNING,
