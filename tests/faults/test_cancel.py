@@ -63,7 +63,7 @@ def test_a_cancel_at_any_step_leaves_nothing_or_a_whole_backup_and_no_other_mach
 
     cancels = Cancels(fleet)
     faults = {name: Fault("act", step, act=_cancelling(cancels, fleet, name)) for name, step in zip(names, steps, strict=True)}
-    run = fleet.backup(faults, ok=False, tick=lambda _started: cancels.look(), **SLOW)
+    run = fleet.backup(faults, ok=False, tick=lambda *_run: cancels.look(), **SLOW)
     cancels.wait()
     print({step: round(cancels.seconds.get(name, -1), 1) for name, step in zip(names, steps, strict=True)})
     assert fleet.hit == names, run.output
@@ -92,7 +92,7 @@ def test_the_end_of_ansible_playbook_ends_its_jobs(fleet: Fleet, number: signal.
         fleet.remember()
         struck: List[Tuple[float, str]] = []
 
-        def interrupt(started: Started, struck: List[Tuple[float, str]] = struck, step: str = step) -> None:
+        def interrupt(started: Started, _watch: Any, struck: List[Tuple[float, str]] = struck, step: str = step) -> None:
             if not struck and any(line.startswith(step) for line in (fleet.directory / "steps").read_text().splitlines()):
                 os.kill(started.process.pid, number)
                 struck.append((time.monotonic(), step))

@@ -9,6 +9,7 @@ from typing import List
 
 from ._base import Family
 from .backing import Backing
+from .cancel import Cancel
 from .enospc import Enospc
 from .flip import Flip
 from .hung_storage import HungStorage
@@ -34,6 +35,7 @@ FAMILIES: List[Family] = [
     KillPrune(),
     PruneRace(),
     MergeKill(),
+    Cancel(),
 ]
 
 
