@@ -9,10 +9,7 @@ import os
 import shlex
 from typing import Any, Dict
 
-from ansible.errors import AnsibleError
-
-from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError, SendenseError
-from ansible_collections.sendense.platform.plugins.module_utils.hubstate.cancelling import cancelled_error, note_path
+from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError
 from ansible_collections.sendense.platform.plugins.modules.backup import main
 from ansible_collections.sendense.platform.plugins.plugin_utils.place_action import PlaceAction
 from ansible_collections.sendense.platform.plugins.plugin_utils.places import Place, relay_file
@@ -50,17 +47,6 @@ class ActionModule(PlaceAction):
                     raise InvalidInputError(f"The copy of disk {name!r} has no block hash file; run nbd_copy before the commit.")
                 brought[name] = os.path.join(inbox, f"{name}.file")
                 relay_file(node, remote, self._connection.put_file, brought[name])
-        except (SendenseError, AnsibleError):
-            self._raise_if_cancelled(node, wanted, job_dir)
-            raise
         finally:
             node.close()
         return brought
-
-    def _raise_if_cancelled(self, node: Place, wanted: Dict[str, str], job_dir: str) -> None:
-        """JobCancelledError if hub or node says that it is because of a cancel that files or directories are not there."""
-        if self._low_level_execute_command(f"test -e {shlex.quote(note_path(job_dir))}", sudoable=False)["rc"] == 0:
-            raise cancelled_error(job_dir)
-        for job_path in sorted({os.path.dirname(remote) for remote in wanted.values() if remote}):
-            if node.exists(note_path(job_path)):
-                raise cancelled_error(job_path)

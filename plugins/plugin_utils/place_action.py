@@ -12,6 +12,7 @@ import tempfile
 import time
 from typing import Any, Callable, ClassVar, Dict, Optional
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.vars.clean import remove_internal_keys
@@ -20,13 +21,21 @@ from ansible_collections.sendense.platform.plugins.module_utils.agent.build impo
 from ansible_collections.sendense.platform.plugins.module_utils.errors import (
     CopyStalledError,
     JobAbandonedError,
+    JobCancelledError,
     SendenseError,
 )
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.cancelling import cancelled_error, cancelled_test
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.controller import identify
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.jobs import ROLES
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import DEFAULT_STATE_DIR
 from ansible_collections.sendense.platform.plugins.plugin_utils import in_process
 from ansible_collections.sendense.platform.plugins.plugin_utils.orphans import end_with_parent
-from ansible_collections.sendense.platform.plugins.plugin_utils.places import Beating, Hearts, touch_here
+from ansible_collections.sendense.platform.plugins.plugin_utils.places import (
+    Beating,
+    Hearts,
+    cancelled_elsewhere,
+    touch_here,
+)
 
 PROGRESS_PREFIX = "SENDENSE-PROGRESS "
 #: Seconds between two looks at a status file, and so between two lines of progress.
@@ -51,18 +60,40 @@ class PlaceAction(ActionBase):
         """Run the task; a typed error becomes the result of a failed task."""
         super().run(tmp, task_vars)
         del tmp
-        variables = task_vars or {}
-        arguments = dict(self._task.args)
+        try:
+            return self._run(dict(self._task.args), task_vars or {})
+        finally:
+            end_with_parent()
+
+    def _run(self, arguments: Dict[str, Any], variables: Dict[str, Any]) -> Dict[str, Any]:
         try:
             if self.needs_agent and not self._task.check_mode:
                 arguments["agent_path"] = self.store_agent(arguments.get("state_dir") or DEFAULT_STATE_DIR)
                 # This is a worker; what a job ends with is ansible-playbook itself.
                 arguments["controller"] = identify(os.getppid())
-            return self.perform(arguments, variables)
+            result = self.perform(arguments, variables)
         except SendenseError as error:
-            return dict(error.as_result(), failed=True)
-        finally:
-            end_with_parent()
+            result = dict(error.as_result(), failed=True)
+        except AnsibleError:
+            # Files of a cancelled job are gone: that is no defect of connections.
+            cancelled = self._cancellation(arguments, variables)
+            if cancelled is None:
+                raise
+            return dict(cancelled.as_result(), failed=True)
+        if result.get("failed") and result.get("error_code") != JobCancelledError.error_code and not self._task.check_mode:
+            cancelled = self._cancellation(arguments, variables)
+            result.update({} if cancelled is None else cancelled.as_result())
+        return result
+
+    def _cancellation(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Optional[JobCancelledError]:
+        """Why a task of this job had to fail, if the job was cancelled here or at one of the places whose hearts it beats."""
+        job = arguments.get("job")
+        job_id = str(arguments.get("job_id") or (job.get("id") if isinstance(job, dict) else ""))
+        folder = os.path.join(arguments.get("state_dir") or DEFAULT_STATE_DIR, "jobs")
+        for path in [os.path.join(folder, f"{job_id}-{role}") for role in ROLES] if job_id.isalnum() else []:
+            if self._low_level_execute_command(shlex.join(cancelled_test(path)), sudoable=False)["rc"] == 0:
+                return cancelled_error(path)
+        return cancelled_elsewhere(arguments.get("heartbeats"), task_vars, self._play_context)
 
     def perform(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:
         """The work of one action; the default is to run the module."""

@@ -13,12 +13,15 @@ import os
 import shlex
 import tempfile
 import threading
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
+
+from ansible_collections.sendense.platform.plugins.module_utils.errors import JobCancelledError
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.cancelling import cancelled_error, cancelled_test
 
 display = Display()
 
@@ -67,9 +70,13 @@ class Place:
         else:
             self.run(["touch", "-c", path])
 
-    def exists(self, path: str) -> bool:
-        """Whether the path is there; False also for a place that does not answer."""
-        return bool(self._connection.exec_command(shlex.join(["test", "-e", path]), in_data=None, sudoable=False)[0] == 0)
+    def succeeds(self, argv: List[str]) -> bool:
+        """Whether a command ends with exit code 0; False also for a place that cannot be reached."""
+        try:
+            self.run(argv)
+        except AnsibleError:
+            return False
+        return True
 
     def fetch(self, remote: str, local: str) -> None:
         """Copy a file of that place to the controller."""
@@ -130,6 +137,21 @@ class Beating:
             self._hearts.beat()
             if self._ended.wait(self._pause_s):
                 return
+
+
+def cancelled_elsewhere(heartbeats: Any, task_vars: Dict[str, Any], play_context: Any) -> Optional[JobCancelledError]:
+    """The cancel of a job at one of the places whose hearts it beats; None also if they cannot be asked."""
+    for beat in heartbeats if isinstance(heartbeats, list) else []:
+        try:
+            place, path = Place(str(beat["host"]), task_vars, play_context), os.path.dirname(str(beat["path"]))
+        except (AnsibleError, KeyError, TypeError):
+            continue
+        try:
+            if place.succeeds(cancelled_test(path)):
+                return cancelled_error(path)
+        finally:
+            place.close()
+    return None
 
 
 def relay_file(source: Place, remote: str, put: Any, destination: str) -> None:

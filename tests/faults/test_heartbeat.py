@@ -1,20 +1,23 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""ansible-playbook is killed and nobody helps: the keepers thaw the guest, end the snapshot and go, within the heartbeat timeout."""
+"""ansible-playbook is killed and nobody helps: the keepers see it, thaw the guest, end the snapshot and go. No heartbeat is waited for."""
 
 from __future__ import annotations
 
 import time
+from typing import Any, Dict
 
 from tests.lab.guest import Guest
 
-from .fleet import HEARTBEAT_SECONDS, Fleet
+from .cancelling import LEFT_NOTHING_SECONDS
+from .fleet import Fleet
 from .kills import Fault
 from .oracle import backup_xml
 
-#: Seconds that a keeper may need beyond its timeout: to notice, to stop servers, to run its undo commands on a busy machine.
-SLACK_SECONDS = 20
+#: A heartbeat timeout that would end nothing here, and the seconds in which everything has to end without it on a busy machine.
+PATIENT: Dict[str, Any] = {"backup_vm_heartbeat_timeout": 600}
+LIMIT_SECONDS = 4 * LEFT_NOTHING_SECONDS
 
 
 def test_a_frozen_guest_is_thawed_and_an_open_snapshot_ended_when_nobody_is_left(fleet: Fleet) -> None:
@@ -24,28 +27,24 @@ def test_a_frozen_guest_is_thawed_and_an_open_snapshot_ended_when_nobody_is_left
     guest.agent.wait()
     fleet.remember()
 
-    fleet.backup({"m00": Fault("ansible and module", "libvirt:frozen")}, ok=False)
+    fleet.backup({"m00": Fault("ansible and module", "libvirt:frozen")}, ok=False, **PATIENT)
     killed = time.monotonic()
     assert fleet.hit == ["m00"]
-    assert guest.agent.freeze_status() == "frozen"
     while guest.agent.freeze_status() == "frozen":
-        assert time.monotonic() - killed < HEARTBEAT_SECONDS + SLACK_SECONDS
+        assert time.monotonic() - killed < LIMIT_SECONDS
         time.sleep(0.2)
-    print(f"thawed {time.monotonic() - killed:.1f} s after the kill, with a heartbeat timeout of {HEARTBEAT_SECONDS} s")
-    fleet.settle(HEARTBEAT_SECONDS + SLACK_SECONDS)
+    print(f"thawed {time.monotonic() - killed:.1f} s after the kill")
+    fleet.settle(LIMIT_SECONDS)
     assert fleet.oracle.check(fleet.before) == []  # without any clean-up
 
-    fleet.backup({"m00": Fault("ansible and module", "serve:checked")}, ok=False)
+    fleet.backup({"m00": Fault("ansible and module", "serve:checked")}, ok=False, **PATIENT)
     killed = time.monotonic()
     assert fleet.hit == ["m00"]
-    assert backup_xml(guest.domain)
-    fleet.settle(HEARTBEAT_SECONDS + SLACK_SECONDS)
+    fleet.settle(LIMIT_SECONDS)
     print(f"snapshot ended {time.monotonic() - killed:.1f} s after the kill")
     assert not backup_xml(guest.domain)
     assert guest.agent.freeze_status() == "thawed"
-    # Whether the backup was committed only the repository knows, so its checkpoint stays for the clean-up.
-    assert [text for text in fleet.oracle.check(fleet.before) if "checkpoint or bitmap" not in text] == []
-    assert fleet.recover() == []
+    assert fleet.oracle.check(fleet.before) == []  # the checkpoint, too: the node could ask the repository
 
     run = fleet.backup()
     assert fleet.oracle.next_backup(run, ["m00"], {"no_previous_backup"}) == []

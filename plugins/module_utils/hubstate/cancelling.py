@@ -56,6 +56,11 @@ def was_cancelled(job_path: str) -> bool:
     return os.path.exists(os.path.join(job_path, "cancel")) or os.path.exists(note_path(job_path))
 
 
+def cancelled_test(job_path: str) -> List[str]:
+    """The command that answers :func:`was_cancelled` at another place, by its exit code."""
+    return ["test", "-e", os.path.join(job_path, "cancel"), "-o", "-e", note_path(job_path)]
+
+
 def cancelled_error(job_path: str) -> JobCancelledError:
     """What every task of a cancelled job fails with."""
     job_id, _dash, role = os.path.basename(job_path).partition("-")
