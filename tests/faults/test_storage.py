@@ -1,12 +1,11 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Storage that is full, fails, or dies under one disk of several."""
+"""What the playbooks report when storage is full, fails, or dies under one disk; more of it is in ``campaign``."""
 
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -45,29 +44,6 @@ def test_a_full_repository_fails_the_backup_and_nothing_else(fleet: Fleet) -> No
         assert fleet.oracle.check(fleet.before) == []
 
 
-def test_a_repository_whose_disk_fails_commits_nothing(fleet: Fleet) -> None:
-    """In the middle of the copy the disk below the repository begins to fail every write beyond its first part."""
-    repository = _moved_repository(fleet)
-    with loop_disk(fleet.directory / "image", repository, 56) as disk, ExitStack() as later:
-        fleet.site.initialise()
-        fleet.add("m00", disks=DISKS).backup()
-        fleet.guests["m00"].write("vda", 78, 0, 12 * MIB)
-        fleet.remember()
-
-        def fail() -> None:
-            later.enter_context(disk.failing_beyond(8 * MIB))
-
-        run = fleet.backup({"m00": Fault("act", "copy:started", True, fail)}, ok=False, **SLOW)
-        assert fleet.hit == ["m00"]
-        later.close()
-        failure = run.error("m00")["report"]["failure"]
-        print(f"{failure['error_code']}: {failure['msg']}")
-        assert failure["error_code"] in ("REPOSITORY_IO", "COPY_FAILED", "VERIFICATION_FAILED"), failure
-        assert fleet.recover() == []
-        assert fleet.oracle.next_backup(fleet.backup(), ["m00"], set()) == []
-        assert fleet.oracle.check(fleet.before) == []
-
-
 def test_read_errors_of_one_disk_commit_nothing(fleet: Fleet) -> None:
     """The file of the second disk lies on a device that fails in the middle of it."""
     where = fleet.directory / "failing"
@@ -98,19 +74,6 @@ def test_read_errors_of_one_disk_commit_nothing(fleet: Fleet) -> None:
         assert fleet.oracle.next_backup(fleet.backup(), ["m00"], set()) == []
         assert fleet.oracle.check(fleet.before) == []
         guest.destroy()
-
-
-def test_an_export_that_dies_fails_all_disks_and_releases_everything(fleet: Fleet) -> None:
-    fleet.add("m00", disks=DISKS)
-    fleet.remember()
-    guest = fleet.guests["m00"]
-    guest.write("vda", 5, 0, 12 * MIB)
-    guest.write("vdb", 6, 0, 4 * MIB)
-    run = fleet.backup({"m00": Fault("export of the second disk", "copy:started", True)}, ok=False, **SLOW)
-    assert fleet.hit == ["m00"]
-    _failed_with_one_result_per_disk(run, ["disk1"])
-    assert fleet.oracle.repository.list() == []
-    assert fleet.oracle.check(fleet.before) == []  # without any clean-up
 
 
 def _failed_with_one_result_per_disk(run: Run, failed: List[str]) -> Dict[str, Any]:

@@ -9,6 +9,7 @@ and the ports of other tests' hubs are not in the way.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import importlib
 import json
@@ -26,6 +27,7 @@ from tests.lab.paths import ROOT
 
 from ._base import Family, Outcome
 
+_CLONE_NEWNET = 0x40000000
 _SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
 
 
@@ -43,6 +45,13 @@ class ApartFamily(Family):
     @abstractmethod
     def inside(self, base: Path, seed: int, count: int) -> Outcome:
         """What :meth:`Family.run` does."""
+
+
+def own_network() -> None:
+    """Give the calling thread, and what it starts, a network and ports of its own. OSError if that is refused."""
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    raise_loopback()
 
 
 def raise_loopback() -> None:

@@ -22,7 +22,7 @@ from tests.faults.failing import loop_disk
 from tests.lab.disks import MIB
 
 from ._base import Outcome
-from .apart import ApartFamily
+from .apart import ApartFamily, own_network
 from .source_disks import Serve, SourceDisk, filtered, serve_plainly, served
 from .workbench import COPIED, SERVED, Attempt, Workbench
 
@@ -200,6 +200,7 @@ NOT_DEAD = ("frozen for a while", "source delayed", "source throttled")
 
 
 def _fault(name: str, seed: int, limit: int) -> Outcome:
+    own_network()  # several benches at once, each with ports of its own
     outcome = Outcome(attempted=1)
     bench = Workbench(seed, sizes=SIZES, stall_seconds=limit)
     try:

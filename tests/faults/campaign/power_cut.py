@@ -46,7 +46,7 @@ class PowerCut(ApartFamily):
             outcome.judge(bench.oracle.jobs() + bench.oracle.leaks())
             replay = Replay(disk.origin, entries)
             image = bench.rig / "cut.img"
-            for number, cut in enumerate(_cuts(bench.random, entries, begin, count)):
+            for number, cut in enumerate(_cuts(bench.random, entries, begin, acknowledged, count)):
                 image.write_bytes(replay.state(cut, bench.random))
                 outcome.attempted += 1
                 outcome.hit += 1
@@ -80,12 +80,14 @@ def _give_up() -> None:
     raise ValueError("given up after the copy")
 
 
-def _cuts(source: random.Random, entries: List[Entry], begin: int, count: int) -> List[int]:
-    """Half of them anywhere, half around flushes: there the order of things is decided."""
+def _cuts(source: random.Random, entries: List[Entry], begin: int, acknowledged: Acknowledged, count: int) -> List[int]:
+    """Just when a commit was acknowledged; of the rest half anywhere, half around flushes: there the order of things is decided."""
+    found = [position for _point_id, position in acknowledged][:count]
     flushes = [number for number, entry in enumerate(entries) if entry.flush and number > begin]
-    anywhere = [source.randrange(begin + 1, len(entries) + 1) for _number in range(count - count // 2)]
-    around = [min(len(entries), source.choice(flushes) + source.choice((0, 0, 1, 2))) for _number in range(count // 2)]
-    return sorted(anywhere + around)
+    while len(found) < count:
+        around = min(len(entries), source.choice(flushes) + source.choice((0, 0, 1, 2)))
+        found.append(around if len(found) % 2 else source.randrange(begin + 1, len(entries) + 1))
+    return sorted(found)
 
 
 def _judge(bench: Workbench, acknowledged: List[str]) -> List[str]:

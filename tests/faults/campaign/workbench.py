@@ -16,7 +16,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ansible_collections.sendense.platform.plugins.module_utils.agent.build import build_agent
 from ansible_collections.sendense.platform.plugins.module_utils.agent.cleanup import cleanup_dead_jobs
@@ -28,7 +28,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.model import Dis
 from ansible_collections.sendense.platform.plugins.module_utils.repositories._base import PointFilter
 from ansible_collections.sendense.platform.plugins.module_utils.repositories.local import LocalRepository
 from tests.e2e.site import Site
-from tests.faults.oracle import Oracle
+from tests.faults.oracle import Oracle, sha256
 
 from .source_disks import Serve, SourceDisk, serve_plainly
 
@@ -244,8 +244,8 @@ class Workbench:
             params["repository"] = dict(params["repository"], path=repository)
         return verify.verify_points(params, check_mode=False)
 
-    def restore(self, repository: str, point_id: str) -> str:
-        """Restore a point to raw files and delete them; why not, empty if that succeeded."""
+    def restore(self, repository: str, point_id: str) -> Tuple[str, bool]:
+        """Restore a point to raw files and delete them: why that was refused, or nothing and whether the content was right."""
         options = dict(self.common()["repository"], path=repository)
         common = dict(
             self.common(), repository=options, only=[], point_id=point_id, format="raw", directory=str(self.directory / "restored")
@@ -264,10 +264,11 @@ class Workbench:
                 exports.stop(dict(common, **job, port=None, state="aborted"))
             left = list(self.directory.glob("restored/*"))
             assert not left, f"a refused restore has left {left}"
-            return error.msg
+            return error.msg, False
         exports.stop(dict(common, **job, port=None, state="stopped"))
+        found = {path.stem: sha256(path) for path in self.directory.glob("restored/*")}
         shutil.rmtree(self.directory / "restored")
-        return ""
+        return "", found == self.oracle.references[point_id]
 
     # --- afterwards ------------------------------------------------------------------------------------------------
 
