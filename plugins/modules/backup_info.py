@@ -67,7 +67,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 points:
-  description: The points that pass the filter, oldest first, with one entry per disk.
+  description:
+    - The points that pass the filter, oldest first, with one entry per disk.
+    - C(audited) says which of the blocks that a point did not copy were compared with the source, C(all) or C(sample), C(distrusted) why no
+      incremental is built on it.
   returned: success
   type: list
   elements: dict

@@ -41,7 +41,6 @@ def write_samples(place: JobPlace, repository: Repository, params: Dict[str, Any
             files[disk_key] = os.path.join(place.job.path, f"audit-{disk_key}.hashes")
             with place.beating():
                 _write(files[disk_key], layers[disk.key], count, generation, f"{key}/{disk.id}")
-    reached("audit:chosen")
     return _keep(place, order, files, audit.incarnation(parent.versions))
 
 
@@ -82,22 +81,29 @@ def outcome(place: JobPlace, copied: Sequence[Dict[str, Any]], incarnation: Dict
 
 
 def condemn(repository: Repository, key: str, parent_id: str, lies: List[Dict[str, Any]]) -> Dict[str, Any]:
-    """Let nothing be built on the point that the job stood on, and mark every point that has a wrong block on a lie's word.
+    """Mark every point that has a wrong block on a lie's word, and let nothing be built on the point that the job stood on.
 
     Repetition changes nothing. PointNotFoundError, PointDamagedError (the chain below is broken), RepositoryIoError.
     """
     blocks = sum(int(lie["count"]) for lie in lies)
     reason = f"an audit found {blocks} blocks changed that change tracking had not reported"
-    repository.distrust(key, parent_id, reason)
-    reached("condemn:distrusted")
+    marked: List[str] = []
+    # In this order: after a full that a distrust asked for, nobody would find again what has not been marked.
+    try:
+        for suspect in _suspects(repository, key, parent_id, lies):
+            marked += repository.mark_damaged(key, suspect, f"{reason}: this point took at least one of them from the point before it")
+        reached("condemn:marked")
+    finally:
+        repository.distrust(key, parent_id, reason)
+    return {"parent_id": parent_id, "blocks": blocks, "marked": sorted(marked), "disks": [lie["disk_id"] for lie in lies]}
+
+
+def _suspects(repository: Repository, key: str, parent_id: str, lies: List[Dict[str, Any]]) -> List[str]:
+    """The oldest suspect of each disk, the oldest first: a mark on it counts for all that stands on it at once."""
     listed = repository.list(PointFilter(machine_key=key))
     manifests = {point.manifest.point_id: point.manifest for point in listed if point.manifest.schema_version > 0}
     files = repository.hash_files(key, parent_id)
-    suspects = [_suspect(manifests, files, parent_id, lie) for lie in lies]
-    marked: List[str] = []
-    for suspect in sorted(filter(None, suspects)):
-        marked += repository.mark_damaged(key, suspect, f"{reason}: this point took at least one of them from the point before it")
-    return {"parent_id": parent_id, "blocks": blocks, "marked": sorted(marked), "disks": [lie["disk_id"] for lie in lies]}
+    return sorted(filter(None, (_suspect(manifests, files, parent_id, lie) for lie in lies)))
 
 
 def _suspect(manifests: Dict[str, Manifest], files: Dict[str, List[str]], parent_id: str, lie: Dict[str, Any]) -> str:

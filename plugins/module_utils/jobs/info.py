@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Dict, List
 
+from ..catalog.audit import AUDITED
 from ..datapath.export_table import ExportTable
 from ..hubstate.ports import PortPool
 from ..hubstate.statedir import StateDir
@@ -38,7 +39,8 @@ def describe_point(point: Point) -> Dict[str, Any]:
     described["size_bytes"] = sum(disk.size_bytes for disk in manifest.disks)
     described["stored_bytes"] = sum(disk.file_size for disk in manifest.disks)
     described["disks"] = [asdict(disk) for disk in manifest.disks]
-    described.update(status=point.status, damage=point.damage, immutable_until=point.immutable_until)
+    described.update(status=point.status, damage=point.damage, immutable_until=point.immutable_until, distrusted=point.distrusted)
+    described["audited"] = manifest.versions.get(AUDITED, "")
     return described
 
 

@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
-from typing import ClassVar, List
+from typing import Any, ClassVar, Dict, List
 
+from tests.e2e.site import ROOT
 from tests.faults.oracle import full_read, sha256
 
 from ._base import Family, Outcome
@@ -25,6 +30,33 @@ KINDS = ("write -P 253", "write -z", "discard")
 IN_FULL, NONE, SAMPLE = {"share": 100}, {"share": 0, "after_events": False}, {"share": 0.01}
 
 
+#: Where the hub is killed while it takes note of a lie that a point believes; empty: nowhere.
+KILLED_AT = ("damage:marked", "condemn:marked", "distrust:marked", "")
+_ABORT = (
+    "import json, sys; from ansible_collections.sendense.platform.plugins.module_utils.jobs.backup import abort_backup; "
+    "abort_backup(json.load(sys.stdin), False)"
+)
+
+
+class LiedTo(Workbench):
+    """A workbench whose hub may be killed at a step of taking note of a lie."""
+
+    kill_at = ""
+
+    def _rescue(self, attempt: Attempt, job: Dict[str, Any]) -> None:
+        if attempt.code == "TRACKING_LIED" and self.kill_at and attempt.error is not None:
+            lies = attempt.error.details.pop("lies")
+            hook = self.rig / "step"
+            hook.write_text("")
+            Path(f"{hook}.kill").write_text(f"{self.kill_at}\n")
+            path = os.pathsep.join([str(ROOT / "collections"), str(ROOT)])
+            environ = dict(os.environ, PYTHONPATH=path, SENDENSE_STEP_HOOK=str(hook))
+            order = json.dumps(dict(self.common(), job=job, parent_id=attempt.parent_id, lies=lies))
+            done = subprocess.run([sys.executable, "-c", _ABORT], input=order, text=True, env=environ, check=False, timeout=60)
+            assert done.returncode == -signal.SIGKILL, f"the hub was not killed at {self.kill_at}: {done.returncode}"
+        super()._rescue(attempt, job)  # what the keeper does by itself when nobody beats its heart any more
+
+
 class LyingBitmap(Family):
     """In turn: found at once by an audit in full; in full, when a point believes the lie already; by samples."""
 
@@ -33,7 +65,7 @@ class LyingBitmap(Family):
     SHORT: ClassVar[int] = 3
 
     def run(self, base: Path, seed: int, count: int) -> Outcome:
-        outcome, bench = Outcome(), Workbench(seed, sizes=SIZES)
+        outcome, bench = Outcome(), LiedTo(seed, sizes=SIZES)
         try:
             bench.initialise()
             for number in range(count):
@@ -44,7 +76,7 @@ class LyingBitmap(Family):
         return outcome
 
 
-def _round(bench: Workbench, outcome: Outcome, number: int) -> None:
+def _round(bench: LiedTo, outcome: Outcome, number: int) -> None:
     """A chain, one lie, and what has to come of it."""
     bench.renew()
     bench.audit = IN_FULL
@@ -63,6 +95,7 @@ def _round(bench: Workbench, outcome: Outcome, number: int) -> None:
     outcome.hit += 1
     if number % 3 == 1:
         points.append(_made(bench.backup()))  # believes the lie: this point is wrong and seems sound
+    bench.kill_at = KILLED_AT[number // 3 % len(KILLED_AT)] if number % 3 == 1 else ""
     bench.audit = SAMPLE if number % 3 == 2 else IN_FULL
     found = _until_found(bench, points, TURNS if number % 3 == 2 else 1)
     _judge(bench, outcome, points, found, f"lie {number} ({KINDS[number // 3 % 3]}) at block {offset // BLOCK} of {disk.path.name}")
@@ -94,7 +127,7 @@ def _judge(bench: Workbench, outcome: Outcome, points: List[str], found: Attempt
     if damaged != wrong:
         outcome.problems.append(f"{name}: marked are {damaged}, wrong are {wrong} of {points}")
     again = bench.backup()
-    if not again.ok or again.full_reason != "tracking_lied" or set(again.levels) != {"full"}:
+    if not again.ok or again.full_reason not in ("tracking_lied", "previous_damaged") or set(again.levels) != {"full"}:
         outcome.problems.append(f"O5 {name}: the next backup was {again.levels} because of {again.full_reason!r}: {again.code}")
 
 

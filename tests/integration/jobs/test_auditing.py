@@ -18,6 +18,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import Po
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.jobs import JobDir
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import StateDir
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.auditing import condemn, outcome, write_samples
+from ansible_collections.sendense.platform.plugins.module_utils.jobs.info import describe_point
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.place import JobPlace
 from ansible_collections.sendense.platform.plugins.module_utils.repositories.local import LocalRepository
 from tests.contract.point_writer import Guest
@@ -139,7 +140,7 @@ def test_suspect_are_the_points_after_the_newest_that_read_the_block(
     assert answer["marked"] == [ids[at] for at in suspects]
     listed = {point.manifest.point_id: point for point in repository.list()}
     assert [listed[one].status for one in ids] == ["damaged" if at in suspects else "ok" for at in range(4)]
-    assert "audit found" in listed[ids[-1]].distrusted
+    assert "audit found" in describe_point(listed[ids[-1]])["distrusted"]
     assert condemn(repository, guest.key, ids[-1], [lie([50], complete)])["marked"] == []
 
 
