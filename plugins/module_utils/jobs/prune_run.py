@@ -138,6 +138,12 @@ class Pruning:
         merge = merging.open_merge(work)
         try:
             child = merging.advance(self.place, self.repository, work, phase)
+        except RepositoryFullError as error:
+            # The deletions that come after an open merge may be what makes room for it.
+            merging.stop_readers(self.place)
+            self.state["work"] = {}
+            self.state["left"].update(dict.fromkeys(merge.consumed, error.msg))
+            return None
         except SendenseError as error:
             if not merging.is_disproof(error):
                 raise

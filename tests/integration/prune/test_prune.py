@@ -12,7 +12,7 @@ import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import ExpiryRefusedError, InvalidInputError
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.locks import FileLease
-from ansible_collections.sendense.platform.plugins.module_utils.jobs import expiry
+from ansible_collections.sendense.platform.plugins.module_utils.jobs import expiry, prune
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.backup import lease_name as machine_lease
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.expiry import describe
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.point_leases import lease_name
@@ -164,3 +164,5 @@ def test_an_unknown_key_is_refused_and_a_machine_without_backups_is_not(hub: Hub
     hub.guest.key = hub.guest.machine.key
     with pytest.raises(InvalidInputError, match="no machine"):
         hub.prune(keep_last=1)
+    nothing = dict(hub.params(policy={"keep_last": 1}, confirm_expiry=False, synthetic_full=False), machine_key="", machine_id="unknown")
+    assert not prune.prune_points(nothing, False)["changed"]
