@@ -22,6 +22,13 @@ from .apart import ApartFamily
 from .workbench import COPIED, OPENED, SERVED, Workbench
 
 BEFORE = "before"
+#: What the operator is told, by what was done.
+CODES = {
+    "unmounted": "REPOSITORY_MISSING",
+    "replaced": "REPOSITORY_MISMATCH",
+    "unmarked": "REPOSITORY_MISSING",
+    "read-only": "REPOSITORY_IO",
+}
 
 
 class Mountpoint:
@@ -143,6 +150,8 @@ def _fault(bench: Workbench, outcome: Outcome, point: Mountpoint, way: Callable[
     outcome.hit += 1
     if attempt.ok:
         outcome.missed(f"a backup succeeded although its repository was {what}")
+    elif attempt.code != CODES[what.split(" ")[0]]:
+        found.append(f"O5 {attempt.code} instead of {CODES[what.split(' ')[0]]}: {attempt.error}")
     partial = [text for text in bench.remains(attempt, before) if "unfinished point" not in text]  # it could not be reached
     found += partial + point.strangers() + bench.goes_on(attempt) + bench.oracle.leaks()
     outcome.judge([f"{text} ({what}; {attempt.code})" for text in found])
