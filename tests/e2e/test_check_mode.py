@@ -133,7 +133,7 @@ def test_the_repository_module_in_check_mode_and_twice(checked, unchanged):
     shutil.rmtree(made)
 
 
-@pytest.mark.parametrize("playbook", ["cleanup", "verify", "discover"])
+@pytest.mark.parametrize("playbook", ["cleanup", "verify", "discover", "doctor"])
 def test_a_second_run_changes_nothing(checked, playbook):
     found, guests = checked
     found.site.play(playbook, "known")
