@@ -236,6 +236,15 @@ class TargetContract:
         assert len(removed) == 2 + finished and target.destroy(prepared) == []
         assert lab.names() == {"the other"} and len(lab.content(kept.id)) == 2
 
+    def test_what_is_planned_takes_back_what_was_prepared(self, lab: TargetLab, target: Target, wanted: TargetRequest) -> None:
+        before = sorted(os.listdir(lab.storage))
+        planned = target.planned(wanted)
+        assert sorted(os.listdir(lab.storage)) == before
+        target.prepare(wanted)
+        assert sorted(os.listdir(lab.storage)) != before
+        target.destroy(PreparedMachine.from_dict(planned.to_dict()))
+        assert sorted(os.listdir(lab.storage)) == before
+
     def test_files_of_another_job_are_never_removed(self, lab: TargetLab, target: Target, wanted: TargetRequest) -> None:
         precious = lab.storage / "precious.qcow2"
         precious.write_text("x")

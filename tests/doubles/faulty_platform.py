@@ -112,6 +112,9 @@ class FaultyTarget(Target):
     def check(self, request: TargetRequest) -> str:
         return self.fault.around(lambda: self.inner.check(request), "check")
 
+    def planned(self, request: TargetRequest) -> PreparedMachine:
+        return self.inner.planned(request)
+
     def prepare(self, request: TargetRequest) -> PreparedMachine:
         return self.fault.around(lambda: self.inner.prepare(request), "prepare")
 

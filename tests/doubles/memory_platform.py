@@ -242,6 +242,11 @@ class MemoryTarget(_Connected, Target):
                 raise MachineExistsError(f"{_path(request, key)} exists.")
         return ""
 
+    def planned(self, request: TargetRequest) -> PreparedMachine:
+        disks = [disk for disk in request.machine.disks if disk.key in _wanted(request)]
+        made = [TargetDisk(disk.key, disk.id, disk.size_bytes, _path(request, disk.key)) for disk in disks]
+        return PreparedMachine(request.name, request.job_id, request.point_id, made)
+
     def prepare(self, request: TargetRequest) -> PreparedMachine:
         prepared = PreparedMachine(request.name, request.job_id, request.point_id, [], self.check(request))
         for disk in [] if prepared.existing_id else request.machine.disks:

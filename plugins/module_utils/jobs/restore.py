@@ -15,6 +15,7 @@ from ..hubstate.cancelling import wait_for_end
 from ..model import Machine
 from ..platforms import registry
 from ..platforms._base import PreparedMachine, TargetRequest
+from ..steps import reached
 from .place import NODE, WRITER, JobPlace, attach, attach_to_end, begin, discard, stop_writers
 
 
@@ -53,9 +54,12 @@ def prepare(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         place = begin(params, NODE, params["job_id"], {"machine_key": params["manifest"]["machine_key"]})
         try:
             place.hold(f"restore-{params['platform']}-{request.point_id}-{params['job_id']}", f"restore {params['job_id']}")
-            prepared = target.prepare(request)
             order = {"kind": "machine", "platform": params["platform"], "connection": params["connection"]}
+            # Before the first file is made: this process may be killed between any two of them.
+            place.undo_by_release("machine", dict(order, prepared=target.planned(request).to_dict()))
+            prepared = target.prepare(request)
             place.undo_by_release("machine", dict(order, prepared=prepared.to_dict()))
+            reached("restore:prepared")
             place.save("prepared", prepared.to_dict())
             targets = _serve(place, prepared)
         except SendenseError:

@@ -400,6 +400,13 @@ class Target(ABC):
         """
 
     @abstractmethod
+    def planned(self, request: TargetRequest) -> PreparedMachine:
+        """What ``prepare`` would make, as far as its names are known before; touches nothing.
+
+        ``destroy`` takes it as an undo for a ``prepare`` that was killed in the middle.
+        """
+
+    @abstractmethod
     def prepare(self, request: TargetRequest) -> PreparedMachine:
         """Create empty disks for writing. On error nothing is left. Never overwrites a file or a machine."""
 

@@ -76,7 +76,7 @@ OF_VERIFY: List[Suffering] = [
 OF_RESTORE: List[Suffering] = [
     (Fault("module", "restore:point-held"),),
     (Fault("module", "node:keeper-started"),),
-    (Fault("module", "export:checked"),),
+    (Fault("module", "restore:prepared"),),
     (Fault("module", "copy:started"),),
     (Fault("module", "copy:done"),),
     (Fault("mover", "copy:started", copied=True),),

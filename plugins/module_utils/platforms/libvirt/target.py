@@ -62,6 +62,10 @@ class LibvirtTarget(Target):
         _check_space(request, disks)
         return ""
 
+    def planned(self, request: TargetRequest) -> PreparedMachine:
+        disks = [TargetDisk(disk.key, disk.id, disk.size_bytes, _disk_path(request, disk)) for disk in _wanted_disks(request)]
+        return PreparedMachine(request.name, request.job_id, request.point_id, disks, nvram_path=_nvram_path(request))
+
     def prepare(self, request: TargetRequest) -> PreparedMachine:
         existing = self.check(request)
         prepared = PreparedMachine(request.name, request.job_id, request.point_id, [], existing_id=existing)
