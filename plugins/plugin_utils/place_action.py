@@ -42,8 +42,8 @@ PROGRESS_PREFIX = "SENDENSE-PROGRESS "
 POLL_SECONDS = 1.0
 #: Seconds between two heartbeats at the other places of the job.
 BEAT_SECONDS = 5.0
-#: Seconds without any change of the status file after which the child itself is given up.
-SILENCE_SECONDS = 75.0
+#: Seconds without any change of the status file after which the child itself is given up; it writes once a second.
+SILENCE_SECONDS = 60.0
 
 display = Display()
 

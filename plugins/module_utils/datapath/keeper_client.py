@@ -77,10 +77,12 @@ class KeeperClient:
 
     def finish(self) -> None:
         """Stop children, release everything, forget the undos, remove the job directory; returns when the keeper is gone."""
+        self.ping()  # a keeper that hangs is found in seconds, not after the time that an end may take
         self._call("finish", timeout_s=END_SECONDS, until_gone=True)
 
     def abort(self) -> Dict[str, Any]:
         """Run the undos, then as :meth:`finish`: ``undone`` (names) and ``failed`` (name, error; left for cleanup)."""
+        self.ping()
         return self._call("abort", timeout_s=END_SECONDS, until_gone=True)
 
     def _call(self, op: str, timeout_s: float = ANSWER_SECONDS, until_gone: bool = False, **arguments: Any) -> Dict[str, Any]:
