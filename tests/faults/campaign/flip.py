@@ -20,7 +20,7 @@ from ._base import Family, Outcome
 from .damaging import damage, detach, linked_copy
 from .workbench import Workbench
 
-FILES = ("disk0.qcow2", "disk1.qcow2", "disk0.hashes", "disk1.hashes", "manifest.json", "machine.native")
+FILES = ("disk0.qcow2", "disk1.qcow2", "disk0.hashes", "disk1.hashes", "manifest.json", "machine.native", "nvram.fd")
 HOW = ("flip", "flip", "flip", "cut 1", "cut 512", "cut 4096", "cut 65536", "empty", "append 512")
 #: One in so many damages is looked for in the whole repository; the others in the damaged chain, which is all that could change.
 ALL_POINTS_EVERY = 8

@@ -5,32 +5,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional
+from typing import Callable, ClassVar, Dict, Iterator, List, Optional
 
 from tests.faults.failing import loop_disk
 from tests.lab.disks import MIB
 
 from ._base import Outcome
 from .apart import ApartFamily, own_network
+from .noticing import GRACE_SECONDS, Hang
 from .source_disks import Serve, SourceDisk, filtered, serve_plainly, served
 from .workbench import COPIED, SERVED, Attempt, Workbench
 
 SIZES = (12 * MIB, MIB)
 #: Bytes per second at which a copy takes some seconds, so that it can be caught in the middle.
 RATE = 2 * MIB
-#: Seconds in which a hang must be noticed, over the limit that the operator has set: 60 s by default, so 75 s.
-GRACE_SECONDS = 15
 #: The operator's limit where the default would take too long to wait for.
 SHORT_LIMIT = 6
 DEFAULT_LIMIT = 60
@@ -61,59 +58,6 @@ class HungStorage(ApartFamily):
 
 
 @dataclass
-class Hang:
-    """One hang: begins when the copy has moved some bytes; ``noticed`` is how long the mover took to give up."""
-
-    bench: Workbench
-    begin: Callable[[], None]
-    end: Callable[[], None]
-    early: bool = False
-    """End it as soon as it was noticed: on frozen storage not even the clean-up can go on."""
-    noticed: Optional[float] = None
-    _thread: Optional[threading.Thread] = None
-
-    def watch(self) -> None:
-        """Begin to look, as a hook of the backup."""
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait for the watcher, and end the hang."""
-        if self._thread is not None:
-            self._thread.join()
-            if not self.early:
-                self.end()
-
-    def _run(self) -> None:
-        limit = self.bench.stall_seconds + GRACE_SECONDS
-        if not self._await(lambda status: int(status.get("bytes_done", 0)) > 0, 30):
-            return
-        began = time.monotonic()
-        self.begin()
-        try:
-            if self._await(lambda status: status.get("state") == "failed", limit):
-                self.noticed = time.monotonic() - began
-        finally:
-            if self.early:
-                self.end()
-
-    def _await(self, condition: Callable[[Dict[str, Any]], bool], seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if any(condition(status) for status in self._statuses()):
-                return True
-            time.sleep(0.05)
-        return False
-
-    def _statuses(self) -> Iterator[Dict[str, Any]]:
-        for path in Path(self.bench.site.hub_state).glob("jobs/*/copy.status.json"):
-            try:
-                yield json.loads(path.read_text())
-            except FileNotFoundError:
-                continue
-
-
-@dataclass
 class Rig:
     """What a case arranges for its backup."""
 
@@ -127,13 +71,13 @@ Case = Callable[[Workbench, ExitStack], Rig]
 
 
 def source_stopped(bench: Workbench, stack: ExitStack) -> Rig:
-    """The source's server is there and says nothing."""
-    return _stopped(bench, lambda: _pids(bench, "--read-only"))
+    """The source's server is there and says nothing. It is the rig's own, so it goes on before it is to end."""
+    return _stopped(bench, "--read-only", early=True)
 
 
 def target_stopped(bench: Workbench, stack: ExitStack) -> Rig:
-    """The target's server is there and takes nothing."""
-    return _stopped(bench, lambda: _pids(bench, "--detect-zeroes=unmap"))
+    """The target's server is there and takes nothing; the keeper has to kill it."""
+    return _stopped(bench, "--detect-zeroes=unmap")
 
 
 def source_paused(bench: Workbench, stack: ExitStack) -> Rig:
@@ -238,24 +182,23 @@ def _judge(bench: Workbench, outcome: Outcome, rig: Rig, attempt: Attempt, limit
     return []
 
 
-def _stopped(bench: Workbench, pids: Callable[[], List[int]]) -> Rig:
+def _stopped(bench: Workbench, mark: str, early: bool = False) -> Rig:
+    """The servers whose arguments have this mark."""
     stopped: List[int] = []
 
+    def servers() -> List[int]:
+        return [pid for pid, line in bench.oracle.processes().items() if "qemu-nbd " in line and mark in line]
+
     def begin() -> None:
-        stopped.extend(pids())
+        stopped.extend(servers())
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
 
     def end() -> None:
-        for pid in stopped:
-            if pid in pids():
-                os.kill(pid, signal.SIGCONT)
+        for pid in set(stopped) & set(servers()):
+            os.kill(pid, signal.SIGCONT)
 
-    return Rig(hang=Hang(bench, begin, end))
-
-
-def _pids(bench: Workbench, mark: str) -> List[int]:
-    return [pid for pid, line in bench.oracle.processes().items() if "qemu-nbd " in line and mark in line]
+    return Rig(hang=Hang(bench, begin, end, early))
 
 
 def _slow(filters: List[str], options: List[str]) -> Rig:

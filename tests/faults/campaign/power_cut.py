@@ -44,7 +44,7 @@ class PowerCut(ApartFamily):
 
     NAME: ClassVar[str] = "power-cut"
     FULL: ClassVar[int] = 200
-    SHORT: ClassVar[int] = 20
+    SHORT: ClassVar[int] = 12
 
     def inside(self, base: Path, seed: int, count: int) -> Outcome:
         outcome, bench = Outcome(), Workbench(seed)

@@ -83,9 +83,11 @@ class Workbench:
         #: How much of what a backup does not copy is compared with the source: a policy as ``nbd_export`` takes it.
         self.audit: Dict[str, Any] = {}
         self.disks = [SourceDisk.create(self.directory / f"source{at}.qcow2", size, self.random) for at, size in enumerate(sizes)]
-        self.machine = Machine(platform=PLATFORM, id=MACHINE_ID, name="bench", firmware="bios", disks=[])
+        self.machine = Machine(platform=PLATFORM, id=MACHINE_ID, name="bench", firmware="uefi", disks=[])
         self.machine.disks = [Disk(id=f"serial-{at}", size_bytes=size, key=f"disk{at}") for at, size in enumerate(sizes)]
         self.key = self.machine.key
+        self.nvram = self.directory / "nvram"
+        self.nvram.write_bytes(self.random.randbytes(4096))
         content, digest = build_agent()
         self.agent = self.directory / f"{digest}.pyz"
         self.agent.write_bytes(content)
@@ -197,7 +199,7 @@ class Workbench:
         }  # fmt: skip
         copied = copying.copy_disks(dict(common, **copy), check_mode=False)
         _call(hooks, COPIED)
-        files = {disk["key"]: disk["hashes"] for disk in copied["disks"]}
+        files = {"nvram": str(self.nvram), **{disk["key"]: disk["hashes"] for disk in copied["disks"]}}
         self.oracle.references[targets["point"]["id"]] = contents
         backup.commit_backup(dict(common, job=job, snapshot=snapshot, copy=copied, files=files), check_mode=False)
         attempt.point_id = targets["point"]["id"]
