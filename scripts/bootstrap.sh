@@ -12,7 +12,12 @@ cd "$(dirname "$0")/.."
 requirements=requirements/base.txt
 case "$#:${1:-}" in
   0:) ;;
-  1:--dev) requirements=requirements/dev.txt ;;
+  1:--dev)
+    requirements=requirements/dev.txt
+    packages_apt+=("${compiler_apt[@]}")
+    packages_dnf+=("${compiler_dnf[@]}")
+    packages_zypper+=("${compiler_zypper[@]}")
+    ;;
   *) echo "bootstrap: usage: $0 [--dev]" >&2; exit 2 ;;
 esac
 

@@ -8,6 +8,10 @@ packages_apt=(
   libvirt-daemon libvirt-clients qemu-system-x86 qemu-utils
   nbdkit libnbd-bin ovmf mtools dosfstools e2fsprogs
 )
+# Only for tests: they compile a library that shifts the clock.
+compiler_apt=(gcc libc6-dev)
+compiler_dnf=(gcc glibc-devel)
+compiler_zypper=(gcc glibc-devel)
 # Unpacked below build/lab, never installed: their maintainer scripts would change how this machine boots or runs.
 parts_apt=(busybox-static qemu-guest-agent grub-common grub-pc-bin grub-efi-amd64-bin)
 kernel_apt=linux-image-cloud-amd64

@@ -10,11 +10,14 @@ from typing import List
 from ._base import Family
 from .backing import Backing
 from .cancel import Cancel
+from .clock import Clock
 from .enospc import Enospc
 from .flip import Flip
+from .hang import Hang
 from .hung_storage import HungStorage
 from .io_error import IoError
 from .kill_prune import KillPrune
+from .kill_random import KillRandom
 from .kill_step import KillStep
 from .lying_bitmap import LyingBitmap
 from .merge_kill import MergeKill
@@ -24,6 +27,9 @@ from .repository_gone import RepositoryGone
 
 FAMILIES: List[Family] = [
     KillStep(),
+    KillRandom(),
+    Hang(),
+    Clock(),
     Flip(),
     PowerCut(),
     Enospc(),

@@ -104,7 +104,7 @@ class Ground:
         self.outcome.hit += len(fleet.struck)
         self.outcome.judge([f"{finding} [after {kind}]" for finding in findings])
         struck = ", ".join(f"{strike.name} {strike.fault}" for strike in fleet.struck)
-        print(f"    {kind}: {len(fleet.struck)} hit, {len(findings)} findings: {struck}", flush=True)
+        print(f"    {kind}: {len(fleet.struck)} hit: {struck}", *findings, sep="\n    ! ", flush=True)
 
     def last(self) -> None:
         """O5 for all: a backup, incremental but for machines whose qemu was killed; it verifies and restores."""
