@@ -1,5 +1,5 @@
 # Shorthands; every target is a script that can be run by hand.
-.PHONY: help demo test faults lint generate lab-up lab-down fresh clean
+.PHONY: help demo test faults bench lint generate lab-up lab-down fresh clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -12,6 +12,9 @@ test: ## all test layers
 
 faults: ## the fault campaign, about an hour; FAMILY=name SEED=number for one family
 	./scripts/faults.sh $(if $(FAMILY),--family $(FAMILY)) $(if $(SEED),--seed $(SEED))
+
+bench: ## benchmarks, for a machine on which nothing else runs; NAME=merge for one
+	./scripts/bench.sh $(NAME)
 
 lint: ## all linters (after one run of make test or demo)
 	./scripts/bootstrap.sh --dev
