@@ -92,15 +92,16 @@ class Ground:
             findings = fleet.recover()
         except AssertionError as error:
             findings = [f"O2 {error}", *(f"O3 process {text}" for text in fleet.kill_left().values()), *fleet.recover()]
+        qemus = {strike.name for strike in fleet.struck if strike.fault.victim == "qemu"}
         if kind == "backup":
             for name in fleet.guests:
-                findings += fleet.oracle.levels(run, name, self._may_be_full(name))
+                findings += fleet.oracle.levels(run, name, LOST if name in self.lost | qemus else set())
                 if run.result(name, "Make it durable, re-read it, publish it").get("point"):
                     self.lost.discard(name)
         elif kind in ("restore", "files"):
             findings += self.restores.check()
             self.restores.remove()
-        self.lost.update(strike.name for strike in fleet.struck if strike.fault.victim == "qemu")
+        self.lost |= qemus
         self.outcome.hit += len(fleet.struck)
         self.outcome.judge([f"{finding} [after {kind}]" for finding in findings])
         struck = ", ".join(f"{strike.name} {strike.fault}" for strike in fleet.struck)
