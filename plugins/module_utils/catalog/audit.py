@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Sequence
+from typing import Dict, Iterable, List, Mapping, Sequence
 
 from ..datapath.extents import Run, block_count
 from ..datapath.hashing import BLOCK_BYTES
@@ -35,6 +35,8 @@ COMPOSED_AT = "composed_at"
 #: Member of a manifest's ``versions``: which of the blocks that the backup did not copy were compared with the source.
 AUDITED = "audited"
 ALL, SAMPLE = "all", "sample"
+#: Member of a manifest's ``versions``: with which turn of the walk the machine's next audit goes on.
+NEXT_TURN = "audit_turn"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,16 @@ def decide(policy: Policy, happened: Sequence[str], sizes: Mapping[str, int]) ->
         return Order(False, "", {})
     part = min(policy.share / 100, policy.max_bytes / BLOCK_BYTES / total)
     return Order(False, "", {key: min(count, max(MINIMUM_BLOCKS, math.ceil(part * count))) for key, count in blocks.items()})
+
+
+def next_turn(manifests: Iterable[Manifest], first: int) -> int:
+    """The turn that a machine's walk has come to; ``first`` if none of its points says so.
+
+    It counts audits. The generation would not do: prunes and failed runs raise it, too, and a walk in which they take every
+    second turn never comes to half of the disk.
+    """
+    known = [text for manifest in manifests for text in [manifest.versions.get(NEXT_TURN, "")] if text.isdecimal()]
+    return max((int(text) for text in known), default=first)
 
 
 def walk(blocks: int, count: int, turn: int, seed: str) -> List[Run]:

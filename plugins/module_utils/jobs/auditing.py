@@ -25,9 +25,10 @@ def write_samples(place: JobPlace, repository: Repository, params: Dict[str, Any
     The answer names one file per disk; it has none if no disk is incremental. PointDamagedError, CopyFailedError.
     """
     sizes = {disk["key"]: disk["size_bytes"] for disk in params["disks"] if disk["level"] == INCREMENTAL}
-    if not sizes:
-        return _keep(place, audit.Order(False, "", {}), {}, {})
     key = str(place.job.meta()["machine_key"])
+    turn = audit.next_turn((point.manifest for point in repository.list(PointFilter(machine_key=key))), generation)
+    if not sizes:
+        return _keep(place, audit.Order(False, "", {}), {}, {}, turn)
     parent = repository.get(key, params["parent_id"]).manifest
     ids = {disk["key"]: disk["id"] for disk in params["disks"]}
     by_id = {disk["id"]: disk["size_bytes"] for disk in params["disks"]}
@@ -40,12 +41,13 @@ def write_samples(place: JobPlace, repository: Repository, params: Dict[str, Any
         if disk is not None:
             files[disk_key] = os.path.join(place.job.path, f"audit-{disk_key}.hashes")
             with place.beating():
-                _write(files[disk_key], layers[disk.key], count, generation, f"{key}/{disk.id}")
-    return _keep(place, order, files, audit.incarnation(parent.versions))
+                _write(files[disk_key], layers[disk.key], count, turn, f"{key}/{disk.id}")
+    # On also after an audit that fails: a window with a block that cannot be read must not be the last one.
+    return _keep(place, order, files, audit.incarnation(parent.versions), turn + bool(files))
 
 
-def _keep(place: JobPlace, order: audit.Order, files: Dict[str, str], before: Dict[str, str]) -> Dict[str, Any]:
-    place.save("audit", {"order": asdict(order), "before": before})
+def _keep(place: JobPlace, order: audit.Order, files: Dict[str, str], before: Dict[str, str], turn: int) -> Dict[str, Any]:
+    place.save("audit", {"order": asdict(order), "before": before, "turn": turn})
     return {"in_full": order.in_full, "reason": order.reason, "files": files}
 
 
@@ -75,6 +77,7 @@ def outcome(place: JobPlace, copied: Sequence[Dict[str, Any]], incarnation: Dict
     complete = len(audits) == len(order["counts"]) and not failed
     due = order["in_full"] and order["reason"] != audit.REQUESTED and not complete
     versions = audit.kept_incarnation(kept["before"] if due else incarnation)
+    versions[audit.NEXT_TURN] = str(kept["turn"])
     if audits:
         versions[audit.AUDITED] = audit.ALL if order["in_full"] and complete else audit.SAMPLE
     return result, {name: text for name, text in versions.items() if text}

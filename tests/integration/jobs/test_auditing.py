@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
@@ -82,6 +83,40 @@ def test_a_sample_has_the_digests_of_the_disk_as_the_whole_chain_has_it(reposito
             for block, digest in blocks.items():
                 assert digest == hasher.digest_of(bytes([disk.blocks[block]]) * disk.length(block)), (disk.id, block)
     assert len(seen) == sum(len(disk.blocks) for disk in guest.disks), "three samples of 64 leave none of 130 blocks out"
+
+
+def test_the_walk_goes_on_by_its_own_count_and_leaves_nothing_out(
+    repository: LocalRepository, guest: Guest, place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.unplug("serial-b")
+    newest = chain_of(repository, guest, 1)[-1]
+    policy = {"share": 50.0}
+    seen = set()
+    for generation in (2, 4):  # a prune between the two has raised it
+        answer = write_samples(place, repository, order(guest, newest, audit=policy), generation)
+        with BlockHashFile(answer["files"]["disk0"]) as sample:
+            seen |= {block for block, _digest in sample.held()}
+        _result, versions = outcome(place, [{"key": "disk0", "audit": {"blocks_checked": 65, "error": None}}], NOW)
+        committed(repository, versions, monkeypatch)
+    assert len(seen) == 130
+
+
+def test_a_full_hands_the_turn_of_the_walk_on(
+    repository: LocalRepository, guest: Guest, place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = chain_of(repository, guest, 1)[-1]
+    write_samples(place, repository, order(guest, newest), 7)
+    assert outcome(place, [], NOW)[1]["audit_turn"] == "8"
+    committed(repository, {"audit_turn": "8"}, monkeypatch)
+    write_samples(place, repository, dict(order(guest, ""), disks=[]), 20)
+    assert outcome(place, [], NOW)[1]["audit_turn"] == "8"
+
+
+def committed(repository: LocalRepository, versions: Dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the newest point had been committed with these versions."""
+    points = LocalRepository.list(repository)
+    points[-1].manifest = replace(points[-1].manifest, versions=versions)
+    monkeypatch.setattr(repository, "list", lambda wanted=None: points)
 
 
 def test_full_disks_and_a_share_of_nothing_have_no_sample(repository: LocalRepository, guest: Guest, place: JobPlace) -> None:

@@ -37,6 +37,14 @@ def test_no_block_is_left_out_of_as_many_turns_as_the_share_needs(blocks: int, s
         assert len(seen) == count * turns
 
 
+def test_the_walk_has_its_own_count_for_a_generation_that_skips_every_second_turn_leaves_half_out() -> None:
+    seen = {number for turn in range(0, 1000, 2) for number in numbers(walk(1000, 10, turn, "x"))}
+    assert len(seen) == 500
+    points = [replace(a_manifest(1), versions=versions) for versions in ({}, {audit.NEXT_TURN: "41"}, {audit.NEXT_TURN: "no number"})]
+    assert audit.next_turn(points, 7) == 41
+    assert audit.next_turn(points[:1], 7) == 7
+
+
 def test_in_any_one_turn_every_block_has_the_stated_probability() -> None:
     blocks, count = 500, 50
     hits = dict.fromkeys(range(blocks), 0)
