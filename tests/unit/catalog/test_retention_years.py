@@ -9,9 +9,11 @@ ever made, as if nothing had been pruned in between.
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, List, Tuple
 
 import pytest
@@ -100,6 +102,12 @@ def test_the_guard_is_silent_in_a_daily_prune_for_two_years(policy: Policy, ever
 
 
 def aged_estate(policy: Policy, days: int = 200) -> Life:
+    """A machine that was backed up and pruned so many days in a row."""
+    return copy.deepcopy(_aged_estate(policy, days))
+
+
+@cache
+def _aged_estate(policy: Policy, days: int) -> Life:
     life = Life(policy)
     for day in range(days):
         life.now = BEGIN + timedelta(days=day, hours=3)
