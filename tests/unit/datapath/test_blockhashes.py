@@ -16,6 +16,8 @@ from ansible_collections.sendense.platform.plugins.module_utils.datapath.blockha
     BlockHashFile,
     BlockHashWriter,
     compose,
+    union,
+    write_merged,
 )
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.extents import Run
 from ansible_collections.sendense.platform.plugins.module_utils.errors import (
@@ -185,3 +187,34 @@ def test_compose_matches_a_dictionary(tmp_path_factory, layers):
         paths.append(writer.finish())
     whole = compose(opened(*paths))
     assert [whole.digest(block) for block in range(101)] == [model.get(block, bytes(16)) for block in range(101)]
+
+
+def test_merged_layers_hold_what_any_of_them_held_and_read_as_before(tmp_path):
+    base = write(tmp_path / "0", [Run(0, 10)], layer=1)
+    first = write(tmp_path / "1", [Run(5, 10), Run(20, 1)], "incremental", layer=2)
+    second = write(tmp_path / "2", [Run(7, 1), Run(14, 3)], "incremental", layer=3)
+    for layers, below in (((base, first, second), ()), ((first, second), (base,)), ((second,), (base, first))):
+        (merged,) = opened(write_merged(opened(*layers), str(tmp_path / "m")))
+        assert merged.header.level == opened(layers[0])[0].header.level
+        assert merged.runs == union(run for layer in opened(*layers) for run in layer.runs)
+        assert compose([*opened(*below), merged]).root() == compose(opened(base, first, second)).root()
+    assert not (tmp_path / "m.partial").exists()
+
+
+def test_layers_that_are_no_neighbours_are_not_merged(tmp_path):
+    full = write(tmp_path / "f", [Run(0, 1)])
+    incremental = write(tmp_path / "i", [], "incremental")
+    other = write(tmp_path / "a", [], "incremental", algorithm="sha256")
+    for paths in ((incremental, full), (full, full), (incremental, other)):
+        with pytest.raises(PointDamagedError):
+            write_merged(opened(*paths), str(tmp_path / "m"))
+    assert not (tmp_path / "m").exists()
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=12))
+def test_a_union_of_runs_is_the_set_of_their_blocks_in_order(pairs):
+    found = union(Run(first, count) for first, count in pairs)
+    assert [block for run in found for block in range(run.first, run.first + run.blocks)] == sorted(
+        {block for first, count in pairs for block in range(first, first + count)}
+    )
+    assert all(run.first + run.blocks < after.first for run, after in zip(found, found[1:], strict=False))
