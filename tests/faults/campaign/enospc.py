@@ -82,8 +82,14 @@ def _bytes(bench: Workbench, where: Path) -> Iterator[None]:
     """Fill the storage so that a random number of bytes is left."""
     filler, left = where / "filler", bench.random.randrange(ENOUGH_BYTES)
     with open(filler, "wb") as stream:
-        status = os.statvfs(where)
-        os.posix_fallocate(stream.fileno(), 0, max(4096, status.f_bavail * status.f_frsize - left))
+        size, step = 0, os.statvfs(where).f_bfree * 4096
+        while step >= 4096:  # no number of the file system says exactly what fits
+            try:
+                os.posix_fallocate(stream.fileno(), size, step)
+                size += step
+            except OSError:
+                step = step // 8192 * 4096
+        stream.truncate(max(0, size - left))
     try:
         yield
     finally:
