@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..errors import InvalidInputError, RepositoryIoError, SendenseError
 from .images import node_filename, node_paths, qcow2_node
@@ -102,7 +102,7 @@ def check_merge_jobs(jobs: List[MergeJob]) -> None:
             raise InvalidInputError("The plan is refused: it names no disks, or a disk or an image twice.")
 
 
-def read_merge_plan(path: str) -> Any:
+def read_merge_plan(path: str) -> Tuple[List[MergeJob], MergeOptions]:
     """Jobs and options from a file: ``disks`` (key, action, top, base, size_bytes) and ``options``. InvalidInputError."""
     document = load_document(path, ("disks", "options"))
     jobs = [record(MergeJob, item, "disk") for item in document["disks"]]
@@ -131,7 +131,8 @@ class _Disk:
         try:
             if self.job.action == COMMIT:
                 self._repair(options, stop)
-            run_qemu_img(*_command(self.job, options), self._report, options, stop)
+            arguments, directory = _command(self.job, options)
+            run_qemu_img(arguments, directory, self._report, options, stop)
         except SendenseError as error:
             stop.request(error, self.job.key)
             self.progress.end(end_state(error), error.as_result())
@@ -160,7 +161,7 @@ class _Disk:
             )
 
 
-def _command(job: MergeJob, options: MergeOptions) -> Any:
+def _command(job: MergeJob, options: MergeOptions) -> Tuple[List[str], str]:
     """The arguments of qemu-img, and its working directory."""
     rate = ["-r", str(options.bandwidth_bytes_per_s)] if options.bandwidth_bytes_per_s else []
     if job.action == COPY:
