@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Dict, Iterable, Iterator
 
 from ..catalog import chain
-from ..errors import JobRunningError, LeaseHeldError
+from ..errors import JobRunningError, LeaseHeldError, RepositoryIoError
 from ..hubstate.locks import FileLease, holder
 from ..hubstate.statedir import StateDir
 from ..repositories._base import PointFilter, Repository
@@ -32,6 +32,10 @@ def hold_for_reading(place: JobPlace, repository: Repository, key: str, point_id
     wanted = {one for point_id in point_ids for one in [point_id, *chain.known_ancestors(manifests, point_id)]}
     for one in sorted(wanted):
         place.hold(lease_name(owner, key, one), f"point {one}", shared=True)
+    # Any job that writes for the machine ends a merge that was cut off with its result complete, and asks for no point's lease: if
+    # that is done now, nobody does it while the points are read. Who may not write here can change nothing either.
+    with suppress(RepositoryIoError), place.beating():
+        repository.recover(key)
 
 
 def hold_alone(place: JobPlace, owner: str, key: str, point_ids: Iterable[str]) -> None:

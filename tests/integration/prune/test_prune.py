@@ -12,10 +12,12 @@ import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import ExpiryRefusedError, InvalidInputError
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.locks import FileLease
-from ansible_collections.sendense.platform.plugins.module_utils.jobs import expiry, prune
+from ansible_collections.sendense.platform.plugins.module_utils.jobs import expiry, prune, verify
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.backup import lease_name as machine_lease
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.expiry import describe
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.point_leases import lease_name
+from ansible_collections.sendense.platform.plugins.module_utils.repositories import local_exchange
+from tests.contract.merge_steps import MERGE_JOB, move, prove_and_finish
 
 from .conftest import Hub
 
@@ -166,3 +168,24 @@ def test_an_unknown_key_is_refused_and_a_machine_without_backups_is_not(hub: Hub
         hub.prune(keep_last=1)
     nothing = dict(hub.params(policy={"keep_last": 1}, confirm_expiry=False, synthetic_full=False), machine_key="", machine_id="unknown")
     assert not prune.prune_points(nothing, False)["changed"]
+
+
+def test_the_end_of_a_merge_that_was_cut_off_does_not_change_what_is_being_read(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, key = hub.backups(5), hub.guest.key
+    opened = hub.repository.begin_merge(key, made[3], made[1:3], MERGE_JOB)
+    move(opened)
+    with monkeypatch.context() as cut:
+        cut.setattr(local_exchange, "finish", lambda paths, key: [])
+        prove_and_finish(hub.repository, opened)
+    serve = verify.start_readers
+
+    def readers(place: Any, images: Any, sizes: Any) -> Any:
+        uris = serve(place, images, sizes)
+        if made[3] in images["disk0"]["file"]["filename"]:
+            hub.repository.raise_generation(key)  # a backup begins meanwhile
+        return uris
+
+    monkeypatch.setattr(verify, "start_readers", readers)
+    result = hub.verify()
+    assert result["ok"] and result["marked"] == [], [point["damage"] for point in result["points"]]
+    assert hub.there() == [made[0], *made[3:]] and hub.wrong() == []
