@@ -59,7 +59,7 @@ class KillRandom(Family):
     def run(self, base: Path, seed: int, count: int) -> Outcome:
         with fleet_at(base, "kr", seed) as fleet:
             ground = Ground(fleet)
-            fleet.add(*(f"m{number:02d}" for number in range(min(MACHINES, count)))).backup()
+            fleet.add(*(f"m{number:02d}" for number in range(min(MACHINES, count + 2)))).backup()
             plays = 0
             while ground.outcome.hit < count and plays < count:
                 plays += 1
