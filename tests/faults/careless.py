@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import List, Tuple
 
 from ansible_collections.sendense.platform.plugins.module_utils.repositories import local_files
 
 from .campaign._base import Outcome
-from .campaign.power_cut import PowerCut
+from .campaign.power_cut import PowerCut, Promise
+from .campaign.recording import RecordedDisk
+from .campaign.workbench import Workbench
 
 
 class Careless(PowerCut):
@@ -18,5 +21,11 @@ class Careless(PowerCut):
 
     def inside(self, base: Path, seed: int, count: int) -> Outcome:
         """As of the family itself."""
-        local_files.sync_directory = lambda path: None  # type: ignore[assignment]
+        local_files.sync_directory = lambda path: None
         return super().inside(base, seed, count)
+
+    def record(self, bench: Workbench, disk: RecordedDisk) -> Tuple[int, List[Promise]]:
+        """One backup is enough."""
+        bench.initialise()
+        begin = disk.position()
+        return begin, [Promise(bench.backup().point_id, disk.position())]

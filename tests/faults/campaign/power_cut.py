@@ -51,7 +51,7 @@ class PowerCut(ApartFamily):
         try:
             with recorded_disk(bench.rig, SIZE_MIB) as disk:
                 bench.site.repository = str(disk.where)
-                begin, promises = _record(bench, disk)
+                begin, promises = self.record(bench, disk)
                 entries = disk.entries()
             outcome.judge(bench.oracle.jobs() + bench.oracle.leaks())
             replay = Replay(disk.origin, entries)
@@ -70,25 +70,24 @@ class PowerCut(ApartFamily):
             outcome.judge(bench.close())
         return outcome
 
-
-def _record(bench: Workbench, disk: RecordedDisk) -> Tuple[int, List[Promise]]:
-    """A full and incrementals, then a prune that merges the older ones. The cuts lie behind the first number."""
-    bench.initialise()
-    begin = disk.position()
-    promises = []
-    for number in range(BACKUPS):
-        hooks = {COPIED: _give_up} if number == GIVEN_UP else {}
-        attempt = bench.backup(hooks)
-        assert attempt.ok != bool(hooks), attempt
-        if attempt.ok:
-            promises.append(Promise(attempt.point_id, disk.position()))
-        bench.scribble()
-    for expired in promises[: -pruning.KEEP]:
-        expired.until = disk.position()
-    answer = pruning.prune(bench)
-    assert answer.get("result", {}).get("changed"), answer
-    assert len(bench.point_ids()) == pruning.KEEP
-    return begin, promises
+    def record(self, bench: Workbench, disk: RecordedDisk) -> Tuple[int, List[Promise]]:
+        """A full and incrementals, then a prune that merges the older ones. The cuts lie behind the first number."""
+        bench.initialise()
+        begin = disk.position()
+        promises = []
+        for number in range(BACKUPS):
+            hooks = {COPIED: _give_up} if number == GIVEN_UP else {}
+            attempt = bench.backup(hooks)
+            assert attempt.ok != bool(hooks), attempt
+            if attempt.ok:
+                promises.append(Promise(attempt.point_id, disk.position()))
+            bench.scribble()
+        for expired in promises[: -pruning.KEEP]:
+            expired.until = disk.position()
+        answer = pruning.prune(bench)
+        assert answer.get("result", {}).get("changed"), answer
+        assert len(bench.point_ids()) == pruning.KEEP
+        return begin, promises
 
 
 def _give_up() -> None:
