@@ -14,8 +14,9 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 from contextlib import suppress
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from ..errors import (
     DependencyMissingError,
@@ -97,22 +98,32 @@ def create_raw(path: str, size: int) -> None:
 def allocated_ranges(path: str) -> List[Extent]:
     """What the image itself holds, without its backing file: data, or (``zero``) written zeros. Ascending.
 
-    ImageRejectedError if its header is not acceptable, RepositoryIoError if it cannot be mapped.
+    Errors as of :func:`each_allocated`.
     """
-    read_qcow2_header(path)
-    argv = ["qemu-img", "map", "--output=json", node_filename(qcow2_node(os.path.abspath(path)))]
-    found = json.loads(_run(argv, path, _MAP_SECONDS))
     extents: List[Extent] = []
-    for item in found:
-        if not item["present"]:
-            continue
-        extent = Extent(int(item["start"]), int(item["length"]), bool(item["data"]), bool(item["zero"]))
+    for extent in each_allocated(path):
         last = extents[-1] if extents else None
         if last is not None and last.offset + last.length == extent.offset and last[2:] == extent[2:]:
             extents[-1] = last._replace(length=last.length + extent.length)
         else:
             extents.append(extent)
     return extents
+
+
+def each_allocated(path: str) -> Iterator[Extent]:
+    """As :func:`allocated_ranges`, piece by piece as they lie in the file: a large image in disorder has millions of them.
+
+    ImageRejectedError if its header is not acceptable, RepositoryIoError if it cannot be mapped.
+    """
+    read_qcow2_header(path)
+    argv = ["qemu-img", "map", "--output=json", node_filename(qcow2_node(os.path.abspath(path)))]
+    with tempfile.TemporaryFile("w+", encoding="ascii") as found:
+        _run(argv, path, _MAP_SECONDS, found)
+        found.seek(0)
+        for line in found:  # of which each has one object of the array
+            item = json.loads(line.strip().strip("[],") or "{}")
+            if item.get("present"):
+                yield Extent(int(item["start"]), int(item["length"]), bool(item["data"]), bool(item["zero"]))
 
 
 def _file(path: str, cache_direct: bool, aio: str) -> Dict[str, Any]:
@@ -141,10 +152,12 @@ def _claim(path: str) -> None:
         raise RepositoryIoError(f"Cannot create {path!r}: {exc.strerror}.", details={"path": path}) from exc
 
 
-def _run(argv: Sequence[str], path: str, timeout_s: int) -> str:
+def _run(argv: Sequence[str], path: str, timeout_s: int, output: Any = subprocess.DEVNULL) -> None:
     directory = os.path.dirname(os.path.abspath(path))
     try:
-        done = subprocess.run(list(argv), cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            list(argv), cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, timeout=timeout_s, check=False
+        )
     except FileNotFoundError:
         raise DependencyMissingError(f"{argv[0]} is not installed here. Install qemu-utils.") from None
     except subprocess.TimeoutExpired:
@@ -155,7 +168,6 @@ def _run(argv: Sequence[str], path: str, timeout_s: int) -> str:
         if os.strerror(errno.ENOSPC) in reason:
             raise RepositoryFullError(f"{argv[0]} {argv[1]} failed on {path!r}: the storage is full. Free space.", details=details)
         raise RepositoryIoError(f"{argv[0]} {argv[1]} failed on {path!r}: {reason}", details=details)
-    return done.stdout.decode("utf-8")
 
 
 __all__ = [
@@ -164,6 +176,7 @@ __all__ = [
     "allocated_ranges",
     "create_qcow2",
     "create_raw",
+    "each_allocated",
     "node_filename",
     "node_paths",
     "qcow2_node",

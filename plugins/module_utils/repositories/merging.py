@@ -12,14 +12,16 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ..catalog import chain
 from ..catalog.audit import COMPOSED_AT
 from ..catalog.fields import FULL, INCREMENTAL
 from ..catalog.manifest import Manifest, ManifestDisk
 from ..datapath.blockhashes import union, write_merged
-from ..datapath.images import CLUSTER_BYTES, qcow2_node
+from ..datapath.extents import Extent, Run
+from ..datapath.hashing import BLOCK_BYTES
+from ..datapath.images import CLUSTER_BYTES, each_allocated, qcow2_node
 from ..errors import InvalidInputError, PointNotFoundError, VerificationFailedError
 from . import checks
 from . import local_files as files
@@ -100,7 +102,8 @@ def growth_bytes(disk: MergeDisk) -> int:
 def compose_hashes(shelf: Shelf, merge: OpenMerge) -> Dict[str, str]:
     """Write the composed block hashes into the work directory; their paths by disk key.
 
-    VerificationFailedError if a disk would not have the survivor's root; PointDamagedError, RepositoryIoError, RepositoryFullError.
+    VerificationFailedError if a disk would not have the survivor's root, or its image has a block that no backup has written;
+    PointDamagedError, RepositoryIoError, RepositoryFullError.
     """
     return {disk.key: _compose_disk(shelf, merge, disk) for disk in moved(merge)}
 
@@ -119,7 +122,40 @@ def _compose_disk(shelf: Shelf, merge: OpenMerge, disk: MergeDisk) -> str:
             " Verify the point; nothing was published.",
             details={"point_id": merge.survivor, "disk": disk.key},
         )
+    _require_nothing_else(merge, disk, path)
     return path
+
+
+def _require_nothing_else(merge: OpenMerge, disk: MergeDisk, path: str) -> None:
+    """The image holds no block that its hashes do not hold. VerificationFailedError.
+
+    The re-read compares what the hashes hold. A block beside them, which only decay puts into an image that was sound once, would
+    hide the one below it, and the image's new digest would vouch for it.
+    """
+    with checks.open_hashes(path) as hashes:
+        full, runs = hashes.header.level == FULL, hashes.runs
+    with files.storage_below("map", disk.base):
+        block = _outside((extent for extent in each_allocated(disk.base) if extent.data or not full), runs)
+    if block is not None:
+        raise VerificationFailedError(
+            f"Cannot merge into point {merge.survivor}: the image of {disk.key} has block {block}, which no backup has written. Verify the"
+            " point; nothing was published.",
+            details={"point_id": merge.survivor, "disk": disk.key, "block": block},
+        )
+
+
+def _outside(extents: Iterable[Extent], runs: Sequence[Run]) -> Optional[int]:
+    """The first block of the extents that is in none of the runs; both ascend."""
+    at = 0
+    for extent in extents:
+        block, end = extent.offset // BLOCK_BYTES, -(-(extent.offset + extent.length) // BLOCK_BYTES)
+        while block < end:
+            while at < len(runs) and runs[at].first + runs[at].blocks <= block:
+                at += 1
+            if at == len(runs) or runs[at].first > block:
+                return block
+            block = runs[at].first + runs[at].blocks
+    return None
 
 
 def merged_manifest(shelf: Shelf, merge: OpenMerge, digests: Mapping[str, str], verified: Dict[str, str]) -> Manifest:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from typing import Any
 
 import pytest
 
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.images import node_filename, qcow2_node
 from ansible_collections.sendense.platform.plugins.module_utils.errors import ExpiryRefusedError, InvalidInputError
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.locks import FileLease
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import expiry, prune, verify
@@ -18,6 +20,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.jobs.expiry impo
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.point_leases import lease_name
 from ansible_collections.sendense.platform.plugins.module_utils.repositories import local_exchange
 from tests.contract.merge_steps import MERGE_JOB, move, prove_and_finish
+from tests.contract.point_writer import Guest
 
 from .conftest import Hub
 
@@ -189,3 +192,22 @@ def test_the_end_of_a_merge_that_was_cut_off_does_not_change_what_is_being_read(
     result = hub.verify()
     assert result["ok"] and result["marked"] == [], [point["damage"] for point in result["points"]]
     assert hub.there() == [made[0], *made[3:]] and hub.wrong() == []
+
+
+def test_decay_beside_what_is_re_read_is_not_vouched_for_by_a_merge(hub: Hub) -> None:
+    hub.guest = Guest(sizes={"serial-a": 64 * 65536})
+    hub.guest.disks[0].write(40, 7)
+    made = []
+    for number in range(5):
+        hub.guest.disks[0].write(number, 1 + number)
+        made += hub.backups_as_is(1)
+    key = hub.guest.key
+    hub.repository.set_immutable(key, made[0], "2099-01-01T00:00:00Z")
+    image = hub.directory / "r" / "machines" / key / "points" / made[1] / "disk0.qcow2"
+    size = image.stat().st_size
+    # One bit of an entry of a table: the block reads as zeros instead of as the full has it.
+    subprocess.run(["qemu-io", "-c", f"write -z {40 * 65536} 65536", node_filename(qcow2_node(str(image)))], check=True, timeout=60)
+    assert image.stat().st_size == size
+    result = hub.prune(keep_last=2)
+    assert result["damaged"] == made[1:] and ids(result["merged"]) == []
+    assert hub.wrong() == [] and hub.repository.get(key, made[0]).status == "ok"
