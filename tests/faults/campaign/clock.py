@@ -22,6 +22,9 @@ from .waves import Ground
 HOUR, DAY = 3600, 86400
 #: Seconds that a job of this family may take by its own account.
 LONGEST_SECONDS = 600.0
+#: What a prune keeps that runs at a wrong time: of everything else it must not let go a history at once.
+POLICY = {"keep_last": 2, "keep_within_days": 30}
+WRONG_TIMES = (400 * DAY, -400 * DAY)
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ JUMPS: List[Jump] = [
 
 
 class Clock(Family):
-    """Every jump is one play over two machines; their order follows from the seed."""
+    """Every jump is one play over two machines; their order follows from the seed. At last there are prunes at wrong times."""
 
     NAME = "clock"
-    FULL = len(JUMPS)
+    FULL = len(JUMPS) + len(WRONG_TIMES)
     SHORT = 2
 
     def run(self, base: Path, seed: int, count: int) -> Outcome:
@@ -72,10 +75,11 @@ class Clock(Family):
             clock = ShiftedClock(fleet.directory)
             fleet.site.environment.update(clock.environment())
             fleet.add("m00", "m01").backup()
-            for number in range(count):
-                if number % len(JUMPS) == 0:
-                    order = fleet.random.sample(JUMPS, len(JUMPS))
-                jump(ground, clock, order[number % len(JUMPS)])
+            order = fleet.random.sample(JUMPS, len(JUMPS))
+            for number in range(min(count, len(JUMPS))):
+                jump(ground, clock, order[number])
+            for shift in WRONG_TIMES[: max(0, count - len(JUMPS))]:
+                prune(ground, clock, shift)
             clock.set(0)
             ground.last()
             return ground.outcome
@@ -119,6 +123,22 @@ def jump(ground: Ground, clock: ShiftedClock, planned: Jump) -> None:
         problems += [f"{name} reports {one}" for one in wrong]
     outcome.hit += len(fleet.struck)
     outcome.judge([f"{problem} [{planned.name}]" for problem in problems])
+
+
+def prune(ground: Ground, clock: ShiftedClock, shift: int) -> None:
+    """A prune whose clock is wrong takes no point, whether it refuses or finds that none has expired."""
+    fleet, outcome = ground.fleet, ground.outcome
+    clock.set(shift)
+    points = {point.manifest.point_id for point in fleet.oracle.repository.list()}
+    fleet.remember()
+    run = fleet.play("prune", sendense_retention=POLICY)
+    outcome.attempted += 1
+    outcome.hit += 1
+    gone = points - {point.manifest.point_id for point in fleet.oracle.repository.list()}
+    problems = [f"O4 a prune {shift // DAY} days off let {len(gone)} of {len(points)} points go"] if gone else []
+    for name in fleet.guests:
+        print(f"    prune {shift // DAY} days off: {name}: {run.error(name).get('msg', 'nothing has expired')}")
+    outcome.judge(problems + fleet.recover())
 
 
 def durations(data: Any, path: str = "") -> Iterator[Tuple[str, float]]:
