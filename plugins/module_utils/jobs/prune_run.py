@@ -142,6 +142,9 @@ class Pruning:
             # The deletions that come after an open merge may be what makes room for it.
             merging.stop_readers(self.place)
             self.state["work"] = {}
+            if not merge.consumed:
+                # Nothing waits for a synthetic full; half of one would keep the storage full, for other backups, too.
+                merging.abandon(self.place, self.repository, work, error.msg)
             self.state["left"].update(dict.fromkeys(merge.consumed, error.msg))
             return None
         except SendenseError as error:
@@ -163,8 +166,11 @@ class Pruning:
             self.state["work"] = merging.begin_again(self.place, self.repository, work, self._next_number())
             return
         self.state["work"] = {}
+        merge = merging.open_merge(work)
+        if not merge.consumed:  # then nothing has changed, so what was read of the point was wrong
+            self._note_damage(self.repository.mark_damaged(self.key, merge.survivor, error.msg))
         self._note_damage(merging.abandon(self.place, self.repository, work, error.msg))
-        self.state["left"].update(dict.fromkeys(merging.open_merge(work).consumed, error.msg))
+        self.state["left"].update(dict.fromkeys(merge.consumed, error.msg))
 
     def _note_damage(self, marked: List[str]) -> None:
         self.state["damaged"] += [point_id for point_id in marked if point_id not in self.state["damaged"]]

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.sendense.platform.plugins.module_utils.datapath.images import node_filename, qcow2_node
-from ansible_collections.sendense.platform.plugins.module_utils.errors import ExpiryRefusedError, InvalidInputError
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.images import allocated_ranges, node_filename, qcow2_node
+from ansible_collections.sendense.platform.plugins.module_utils.errors import ExpiryRefusedError, InvalidInputError, RepositoryFullError
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.locks import FileLease
-from ansible_collections.sendense.platform.plugins.module_utils.jobs import expiry, prune, verify
+from ansible_collections.sendense.platform.plugins.module_utils.jobs import expiry, merging, prune, verify
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.backup import lease_name as machine_lease
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.expiry import describe
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.point_leases import lease_name
@@ -211,3 +211,26 @@ def test_decay_beside_what_is_re_read_is_not_vouched_for_by_a_merge(hub: Hub) ->
     result = hub.prune(keep_last=2)
     assert result["damaged"] == made[1:] and ids(result["merged"]) == []
     assert hub.wrong() == [] and hub.repository.get(key, made[0]).status == "ok"
+
+
+def test_a_synthetic_full_that_shows_damage_says_so_of_the_point(hub: Hub) -> None:
+    made = hub.backups(3)
+    image = hub.directory / "r" / "machines" / hub.guest.key / "points" / made[2] / "disk0.qcow2"
+    [data, *_rest] = [extent for extent in allocated_ranges(str(image)) if extent.data]
+    change = f"write -P 251 {data.offset} 512"
+    subprocess.run(["qemu-io", "-c", change, node_filename(qcow2_node(str(image)))], check=True, timeout=60)
+    result = hub.prune(keep_last=9, synthetic_full=True)
+    assert (result["damaged"], result["synthetic_full"], result["changed"]) == ([made[2]], "", True)
+    assert hub.wrong() == []
+
+
+def test_half_a_synthetic_full_does_not_stay_on_a_storage_that_is_full(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = hub.backups(3)
+
+    def full(*arguments: Any) -> None:
+        raise RepositoryFullError("planted")
+
+    monkeypatch.setattr(merging, "_start_check", full)
+    result = hub.prune(keep_last=9, synthetic_full=True)
+    assert (result["damaged"], result["synthetic_full"]) == ([], "")
+    assert hub.left_over() == [] and hub.there() == made and hub.wrong() == []
