@@ -31,12 +31,14 @@ def open_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     repository = registry.open_repository(params["repository"])
     identity = repository.identity()
     key = machine_key(params["platform"], params["machine_id"])
-    result = _previous(repository, key, params)
-    result["repository"] = {"id": identity["repository_id"], "owner": identity["owner"], "path": params["repository"]["path"]}
-    result["hash_algorithm"] = identity["hash_algorithm"]
-    result["machine_key"] = key
+    facts = {
+        "repository": {"id": identity["repository_id"], "owner": identity["owner"], "path": params["repository"]["path"]},
+        "hash_algorithm": identity["hash_algorithm"],
+        "machine_key": key,
+        "changed": True,
+    }
     if check_mode:
-        return dict(result, changed=True, job={"id": new_job_id(), "path": "", "heartbeat": ""})
+        return dict(facts, **_previous(repository, key, params), job={"id": new_job_id(), "path": "", "heartbeat": ""})
     place = begin(params, HUB, params.get("job_id") or new_job_id(), {"machine_key": key})
     try:
         place.hold(lease_name(identity["owner"], key), f"machine {params['machine_id']} in repository {identity['repository_id']}")
@@ -44,6 +46,8 @@ def open_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         for stale in repository.partials(key):
             repository.abort(key, stale.job_id)
         generation = repository.raise_generation(key)
+        # Not before the lease: a run that was just ending may have found that nothing is to be built on its parent.
+        previous = _previous(repository, key, params)
     except SendenseError:
         discard(place)
         raise
@@ -51,7 +55,7 @@ def open_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     pinned = dict(params["repository"], id=identity["repository_id"])
     place.save("opened", {"machine_key": key, "generation": generation, "repository": pinned})
     reached("open:saved")
-    return dict(result, changed=True, job=dict(place.describe(), generation=generation))
+    return dict(facts, **previous, job=dict(place.describe(), generation=generation))
 
 
 def _previous(repository: Repository, key: str, params: Dict[str, Any]) -> Dict[str, Any]:
