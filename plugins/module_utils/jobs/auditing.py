@@ -93,12 +93,19 @@ def condemn(repository: Repository, key: str, parent_id: str, lies: List[Dict[st
     marked: List[str] = []
     # In this order: after a full that a distrust asked for, nobody would find again what has not been marked.
     try:
-        for suspect in _suspects(repository, key, parent_id, lies):
+        for suspect in [*_suspects(repository, key, parent_id, lies), *_built_meanwhile(repository, key, parent_id, lies)]:
             marked += repository.mark_damaged(key, suspect, f"{reason}: this point took at least one of them from the point before it")
         reached("condemn:marked")
     finally:
         repository.distrust(key, parent_id, reason)
     return {"parent_id": parent_id, "blocks": blocks, "marked": sorted(marked), "disks": [lie["disk_id"] for lie in lies]}
+
+
+def _built_meanwhile(repository: Repository, key: str, parent_id: str, lies: List[Dict[str, Any]]) -> List[str]:
+    """Points that stand on the parent by the same change tracking: another run came first, after this one had lost its lease."""
+    lied = {lie["disk_id"] for lie in lies}
+    children = [point.manifest for point in repository.list(PointFilter(machine_key=key)) if point.manifest.parent_id == parent_id]
+    return [child.point_id for child in children if any(disk.id in lied and disk.level == INCREMENTAL for disk in child.disks)]
 
 
 def _suspects(repository: Repository, key: str, parent_id: str, lies: List[Dict[str, Any]]) -> List[str]:

@@ -190,6 +190,17 @@ def test_the_oldest_suspect_of_all_blocks_and_disks_counts(repository: LocalRepo
     assert condemn(repository, guest.key, ids[-1], [lie([53, 51])])["marked"] == ids[2:3]
 
 
+def test_what_another_run_built_on_the_parent_meanwhile_is_suspect_too(repository: LocalRepository, guest: Guest) -> None:
+    """The hub's keeper was killed, so the machine was free before the play could say what it had found."""
+    first = chain_of(repository, guest, 1)[-1]
+    guest.disks[0].write(129, 5)
+    parent = guest.backup(repository, first).manifest.point_id
+    guest.disks[0].write(1, 77)
+    late = guest.backup(repository, parent).manifest.point_id
+    assert condemn(repository, guest.key, parent, [lie([129])])["marked"] == [late]
+    assert {point.manifest.point_id: point.status for point in repository.list()} == {first: "ok", parent: "ok", late: "damaged"}
+
+
 def test_a_lie_about_a_point_that_is_not_there_marks_nothing(repository: LocalRepository, guest: Guest) -> None:
     ids = chain_of(repository, guest, 2)
     with pytest.raises(PointNotFoundError):
