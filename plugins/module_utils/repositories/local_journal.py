@@ -52,7 +52,7 @@ def read(paths: Paths, key: str) -> Optional[Journal]:
     if content is None:
         if not files.exists(paths.journal(key)):
             return None
-        content = b""
+        content = files.read_file(paths.journal(key), _LIMIT) or b""  # it may have been written between the two looks
     try:
         data = json.loads(content.decode("ascii"))
     except (ValueError, RecursionError):

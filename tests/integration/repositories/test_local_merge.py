@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, Iterator, List, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 import pytest
 
@@ -284,3 +284,20 @@ def test_the_lock_is_not_needed_to_read_where_it_cannot_be_had(chain: Chain, mon
     assert read_disks(repository_at(root), repository_at(root).get(guest.key, ids[4])) == guest.contents[ids[4]]
     with pytest.raises((RepositoryIoError, PointInUseError)):
         repository_at(root).delete(guest.key, ids[4])
+
+
+def test_a_journal_that_is_written_while_somebody_looks_condemns_nothing(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, guest, ids = chain
+    repository = repository_at(root)
+    read = local_files.read_file
+
+    def late(path: str, limit: int) -> Optional[bytes]:
+        found = read(path, limit)
+        if found is None and path.endswith("merge.json"):
+            monkeypatch.setattr(local_files, "read_file", read)
+            repository.begin_merge(guest.key, ids[3], ids[1:3], MERGE_JOB)
+        return found
+
+    monkeypatch.setattr(local_files, "read_file", late)
+    states = listed_states(repository_at(root))
+    assert "damaged" not in states.values(), states
