@@ -43,7 +43,7 @@ def start_for_backup(params: Dict[str, Any]) -> Dict[str, Any]:
     """Create the partial point of an open backup and serve its images for writing."""
     place = attach(params, HUB, params["job_id"])
     opened = place.load("opened")
-    repository = registry.open_repository(opened["repository"])
+    repository = registry.open_repository(opened["repository"], place.state.hub_id())
     disks = [_new_disk(disk) for disk in params["disks"]]
     unique_keys(params["disks"])
     key = opened["machine_key"]

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a backup that opens stands on, while another run of the same machine ends."""
+"""How a backup begins at the hub: what it stands on while another run ends, and what its partial point says of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.sendense.platform.plugins.module_utils.jobs import backup
+from ansible_collections.sendense.platform.plugins.module_utils.jobs import backup, exports
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.place import HUB, JobPlace, attach
 from tests.integration.prune.conftest import Hub, hub
 
@@ -31,3 +31,15 @@ def test_nothing_is_built_on_what_a_run_has_distrusted_that_was_just_ending(hub:
     attach(params, HUB, opened["job"]["id"]).finish()
     assert opened["machine_key"] == hub.guest.key
     assert (opened["parent_id"], opened["previous"], opened["full_reason"]) == ("", [], "tracking_lied")
+
+
+def test_a_point_being_written_says_which_hub_writes_it(hub: Hub) -> None:
+    machine = {"platform": hub.guest.machine.platform, "machine_id": hub.guest.machine.id}
+    params = hub.params(full=True, max_chain_depth=30) | machine
+    job = backup.open_backup(params, False)["job"]["id"]
+    disk = {"key": "disk0", "id": "serial-a", "size_bytes": 1 << 20, "level": "full", "reason": "requested", "expected_bytes": 0}
+    order = {"disks": [disk], "created_at": "2026-11-20T12:00:00Z", "parent_id": "", "node": "here", "port_wait": 5}
+    exports.start_for_backup(params | order | {"job_id": job})
+    [partial] = hub.repository.partials(hub.guest.key)
+    backup.abort_backup(params | {"job": {"id": job}}, False)
+    assert partial.hub_id == hub.state.hub_id()
