@@ -150,7 +150,7 @@ class ActionModule(ActionBase):
         """Show and store the report; a failed job fails this task with the job's own error."""
         result = super().run(tmp, task_vars)
         del tmp
-        arguments = dict(self._task.args)
+        arguments = dict(self._task.args, check_mode=bool(self._task.check_mode))
         machine = str((task_vars or {}).get("inventory_hostname", ""))
         failure = arguments.get("failure")
         report = failure_report(failure) if failure else REPORTS[arguments["job"]](arguments)

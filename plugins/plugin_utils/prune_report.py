@@ -19,9 +19,10 @@ def prune_report(arguments: Dict[str, Any]) -> Dict[str, Any]:
     names = ("kept", *KINDS, "damaged", "bytes_freed", "synthetic_full", "refused")
     report: Dict[str, Any] = {name: pruned.get(name) or ([] if name in ("kept", *KINDS, "damaged") else "") for name in names}
     report["bytes_freed"] = int(pruned.get("bytes_freed") or 0)
-    report["lines"] = [_summary(report), *_rows(report)]
+    planned = bool(arguments.get("check_mode"))
+    report["lines"] = [_summary(report, planned), *_rows(report)]
     if report["synthetic_full"]:
-        report["lines"].append(f"backup {report['synthetic_full']} written anew as a full one")
+        report["lines"].append(f"backup {report['synthetic_full']} {'would be ' if planned else ''}written anew as a full one")
     if report["refused"]:
         report["lines"].append(f"warning: the run itself would be refused: {report['refused']}")
     if report["damaged"]:
@@ -33,10 +34,12 @@ def prune_report(arguments: Dict[str, Any]) -> Dict[str, Any]:
     return report
 
 
-def _summary(report: Dict[str, Any]) -> str:
+def _summary(report: Dict[str, Any], planned: bool) -> str:
+    would = "would be " if planned else ""
     counts = ", ".join(f"{len(report[kind])} {kind}" for kind in KINDS if report[kind])
     freed = f", {human_bytes(report['bytes_freed'])} freed" if report["bytes_freed"] else ""
-    return f"{len(report['kept'])} backups kept{', ' if counts else ''}{counts}{freed}"
+    backups = "backup" if len(report["kept"]) == 1 else "backups"
+    return f"{len(report['kept'])} {backups} {would}kept{', ' if counts else ''}{counts}{freed}"
 
 
 def _rows(report: Dict[str, Any]) -> List[str]:
