@@ -179,6 +179,10 @@ would_mend:
   returned: success
   type: list
   elements: str
+place:
+  description: Identity of the state directory; the same if hub and node share one. Empty if it is not there.
+  returned: success
+  type: str
 owner:
   description: First 8 hex digits of the repository id (hub only).
   returned: success

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import FindingsRemainError
 from ansible_collections.sendense.platform.plugins.plugin_utils.table import table
@@ -32,17 +32,19 @@ def doctor_report(arguments: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _chosen(arguments: Dict[str, Any]) -> List[Dict[str, Any]]:
-    """Of all answers, in the order of severity, which they already have one by one."""
+    """Of all answers, in the order of severity, which they already have one by one; where hub and node share a place, once."""
     examined = arguments.get("examined") or []
     machine_id, others = arguments.get("machine_id") or "", set(arguments.get("machine_ids") or [])
     rest = arguments.get("rest", False)
-    chosen = [
-        one
-        for answer in examined
-        for one in answer.get("findings", [])
-        if (machine_id and one["machine_id"] == machine_id) or (rest and one["machine_id"] not in others)
-    ]
-    return sorted(chosen, key=lambda one: SEVERITIES.index(one["severity"]))
+    chosen: Dict[Tuple[str, ...], Dict[str, Any]] = {}
+    for at, answer in enumerate(examined):
+        for one in answer.get("findings", []):
+            if (machine_id and one["machine_id"] == machine_id) or (rest and one["machine_id"] not in others):
+                same = (answer.get("place") or str(at), *(one[name] for name in ("kind", "machine_id", "machine_key", "object", "found")))
+                would = f"{one['kind']} {one['object']}" in answer.get("would_mend", [])
+                # Whoever looked later knows more.
+                chosen[same] = {**one, "where": chosen.get(same, one)["where"], "would_mend": would}
+    return sorted(chosen.values(), key=lambda one: SEVERITIES.index(one["severity"]))
 
 
 def _summary(found: List[Dict[str, Any]], counts: Dict[str, int]) -> str:
@@ -71,6 +73,8 @@ def _lines(found: List[Dict[str, Any]], machine_id: str) -> List[str]:
 def _state(one: Dict[str, Any]) -> str:
     if one["mended"]:
         return "mended"
+    if one["would_mend"]:
+        return "would be mended"
     if one["why_not"]:
         return f"not mended: {one['why_not']}"
     return "mendable" if one["mendable"] else "left"

@@ -49,6 +49,15 @@ class StateDir:
             os.makedirs(folder, mode=0o700, exist_ok=True)
         return self
 
+    def identity(self) -> str:
+        """The same for one directory however it is reached, and for no other until the next boot; empty if it is not there."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return ""
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+            return f"{stream.read().strip()}:{found.st_dev}:{found.st_ino}"
+
     def hub_id(self) -> str:
         """The random identity of this place; made once, the first of several makers wins. InvalidInputError if damaged."""
         path = os.path.join(self.path, "hub_id")

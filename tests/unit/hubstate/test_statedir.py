@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -121,3 +122,11 @@ def test_the_tail_of_a_file(tmp_path):
     (tmp_path / "log").write_bytes(b"x" * 5000 + b"\xff last words\n")
     assert read_tail(str(tmp_path / "log"), 12) == "last words"
     assert read_tail(str(tmp_path / "none")) == ""
+
+
+def test_the_identity_is_of_the_directory_and_not_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    names = [StateDir(str(tmp_path / name)).identity() for name in ("a", "link", "b", "none")]
+    assert names[0] == names[1] != names[2] and names[3] == ""

@@ -55,6 +55,20 @@ def test_errors_that_are_left_fail_and_those_that_were_mended_do_not() -> None:
     assert "failure" not in report(found("partial_orphan", "a"))
 
 
+def test_a_place_that_is_hub_and_node_at_once_is_told_once() -> None:
+    job, left = found("dead_job", name="/jobs/1"), found("dead_job", name="/jobs/1", where="node", mended=True)
+    for place, told in (("x", [("hub", True)]), ("y", [("hub", False), ("node", True)]), ("", [("hub", False), ("node", True)])):
+        answers = [{"findings": [job], "place": "x" if place else ""}, {"findings": [left], "place": place}]
+        assert [(one["where"], one["mended"]) for one in report(examined=answers, rest=True)["findings"]] == told
+
+
+def test_check_mode_says_what_would_be_mended() -> None:
+    answer = {"findings": [found("dead_job", "a"), found("stale_lease", "a")], "would_mend": ["dead_job x"]}
+    lines = report(examined=[answer])["lines"]
+    assert "would be mended" in lines[2] and "would be" not in lines[3] and lines[-1].startswith("To mend")
+    assert not report(examined=[{**answer, "findings": [found("dead_job", "a")]}])["lines"][-1].startswith("To mend")
+
+
 def test_a_hostile_name_stays_on_its_line() -> None:
     lines = report(found("restore_leftover", "a", "/x/\x1b[2J\nsendense: all is well"))["lines"]
     assert not any("\x1b" in line or "\n" in line for line in lines)

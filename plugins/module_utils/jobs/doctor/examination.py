@@ -44,7 +44,7 @@ def examine_hub(params: Dict[str, Any], check_mode: bool) -> Result:
             answer["known_change_ids"] = _known(repository, ids)
     for one in found:
         one.where = "hub"
-    return dict(_result(found, wanted, check_mode), **answer)
+    return dict(_result(found, wanted, check_mode), place=state.identity(), **answer)
 
 
 def _machines(repository: Repository, state: StateDir, params: Dict[str, Any], ids: Dict[str, str], check_mode: bool) -> List[Diagnosis]:
@@ -105,7 +105,7 @@ def examine_node(params: Dict[str, Any], check_mode: bool) -> Result:
     if params["machines"] and not unread:
         found += examine_disks(params["storage"], used, state)
     found += unread
-    return dict(_result(found, wanted, check_mode), owner="", known_change_ids={}, known_at=0.0)
+    return dict(_result(found, wanted, check_mode), place=state.identity(), owner="", known_change_ids={}, known_at=0.0)
 
 
 def _machine(source: Source, machine: Dict[str, Any], state: StateDir, params: Dict[str, Any], wanted: FrozenSet[str]) -> List[Diagnosis]:
