@@ -10,7 +10,7 @@ from typing import Any, Dict, List
 
 from ..datapath.exports import check_export, export_argv
 from ..datapath.targets import NbdTarget, format_targets
-from ..errors import InvalidInputError, SendenseError
+from ..errors import InvalidInputError, SendenseError, TargetFailedError
 from ..hubstate.cancelling import wait_for_end
 from ..model import Machine
 from ..platforms import registry
@@ -136,5 +136,9 @@ def power(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
             with registry.source(params["platform"], params["connection"]) as source:
                 running = source.machine(params["machine_id"]).power == "running"
             return {"changed": running != wanted_on, "machine_id": params["machine_id"]}
-        act = target.power_on if wanted_on else target.power_off
-        return {"changed": act(params["machine_id"]), "machine_id": params["machine_id"]}
+        try:
+            changed = target.power_on(params["machine_id"]) if wanted_on else target.power_off(params["machine_id"])
+        except TargetFailedError as error:
+            text = f"{error.msg} The machine and its disks stay as they are; mend the cause and run the same again."
+            raise TargetFailedError(text, details=error.details) from error
+        return {"changed": changed, "machine_id": params["machine_id"]}

@@ -102,7 +102,7 @@ class LibvirtTarget(Target):
 
     def power_on(self, machine_id: str) -> bool:
         domain = self._client.domain(machine_id)
-        with mapped(f"Cannot start machine {machine_id}", TargetFailedError):
+        with mapped(f"Cannot start machine {domain.name()}", TargetFailedError):
             if domain.isActive():
                 return False
             domain.create()
@@ -110,7 +110,7 @@ class LibvirtTarget(Target):
 
     def power_off(self, machine_id: str) -> bool:
         domain = self._client.domain(machine_id)
-        with mapped(f"Cannot stop machine {machine_id}", TargetFailedError):
+        with mapped(f"Cannot stop machine {domain.name()}", TargetFailedError):
             if not domain.isActive():
                 return False
             domain.destroy()
