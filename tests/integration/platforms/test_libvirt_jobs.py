@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable, Dict
 
 import libvirt
+import libvirt_qemu
 import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import (
@@ -292,3 +294,27 @@ def test_sizes_are_bounded_by_what_the_disks_hold(lab: LibvirtSourceLab, source:
     plan = runner.plan(source)
     assert MIB <= plan.disks[0].expected_bytes <= plan.disks[0].size_bytes
     assert plan.machine.disks[0].allocated_bytes == plan.disks[0].expected_bytes
+
+
+def test_scratch_files_that_libvirt_forgot_are_closed_and_no_others(lab: LibvirtSourceLab, source: Source, tmp_path: Path) -> None:
+    """What a libvirtd that dies while it begins a backup leaves in qemu: nodes that nothing uses, of files that are deleted."""
+    job_id, theirs = "0123abcd" * 4, "sendense-scratch-89abcdef-disk0.qcow2"
+    for number, name in enumerate((f"sendense-scratch-{job_id[:8]}-disk0.qcow2", theirs)):
+        path = str(tmp_path / name)
+        diskfiles.run(["qemu-img", "create", "-q", "-f", "qcow2", path, str(MIB)])
+        _qmp(lab, "blockdev-add", {"node-name": f"storage{number}", "driver": "file", "filename": path})
+        _qmp(lab, "blockdev-add", {"node-name": f"format{number}", "driver": "qcow2", "file": f"storage{number}"})
+        os.unlink(path)
+    removed = source.close_snapshot(lab.machine_id, job_id, "", False, [])
+    left = {node["node-name"] for node in _qmp(lab, "query-named-block-nodes", {"flat": True})}
+    assert [text for text in removed if "in qemu" in text] == [f"scratch file {tmp_path}/sendense-scratch-{job_id[:8]}-disk0.qcow2 in qemu"]
+    assert {"storage1", "format1"} <= left
+    assert {"storage0", "format0"}.isdisjoint(left)
+    for name in ("format1", "storage1"):
+        _qmp(lab, "blockdev-del", {"node-name": name})
+
+
+def _qmp(lab: LibvirtSourceLab, command: str, arguments: Dict[str, Any]) -> Any:
+    answer = json.loads(libvirt_qemu.qemuMonitorCommand(lab.guest.domain, json.dumps({"execute": command, "arguments": arguments}), 0))
+    assert "return" in answer, answer
+    return answer["return"]

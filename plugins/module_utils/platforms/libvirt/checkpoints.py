@@ -5,22 +5,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Set
 from xml.etree import ElementTree
 
 from ...errors import SendenseError, SnapshotFailedError
 from ...model import Disk, Machine
-from . import qemu_img
+from . import monitor, qemu_img
 from .client import libvirt, mapped
 from .naming import CheckpointName
 from .xmltext import parse
-
-try:
-    import libvirt_qemu
-except ImportError:
-    libvirt_qemu = None
 
 MISSING, INCONSISTENT, ERROR = "tracking_missing", "tracking_inconsistent", "tracking_error"
 
@@ -148,14 +142,10 @@ def _registered(domain: Any, name: str, disks: List[Disk]) -> Dict[str, Tracking
 
 
 def _live(domain: Any, name: str, disks: List[Disk]) -> Dict[str, Tracking]:
-    """Of a bitmap that libvirt has forgotten while qemu may still have it: only qemu itself knows.
-
-    libvirt marks a domain that was asked by this way as tainted, hence only where there is no other.
-    """
-    if libvirt_qemu is None:
+    """Of a bitmap that libvirt has forgotten while qemu may still have it: only qemu itself knows."""
+    if not monitor.available():
         return {disk.device: Tracking(ERROR) for disk in disks}
-    question = json.dumps({"execute": "query-named-block-nodes", "arguments": {"flat": True}})
-    nodes = json.loads(libvirt_qemu.qemuMonitorCommand(domain, question, 0))["return"]
+    nodes = monitor.block_nodes(domain)
     states: Dict[str, Tracking] = {}
     for disk in disks:
         bitmaps = [

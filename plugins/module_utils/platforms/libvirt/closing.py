@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from ...errors import MachineNotFoundError, SendenseError
 from ...model import Disk, Machine
-from . import backup_job, checkpoints
+from . import backup_job, checkpoints, monitor
 from .client import Client
 from .discovery import describe
 from .naming import CheckpointName, checkpoints_in, parse_socket, scratch_prefix
@@ -31,6 +31,8 @@ def close(client: Client, machine_id: str, job_id: str, owner: str, committed: b
         if ended is not None:
             removed.append(f"backup job {ended.job_id}")
         other = backup_job.active(domain)
+        if ended is None and other is None and not committed:  # it may have been cut off while it began
+            removed += [f"scratch file {path} in qemu" for path in monitor.remove_scratch_nodes(domain, job_id)]
         if thaw_leftover(domain, machine, int(client.options["agent_timeout"])):
             removed.append("freeze of the guest's file systems")
     removed += _remove_files(client, job_id)
