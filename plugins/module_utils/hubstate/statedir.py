@@ -69,6 +69,11 @@ class StateDir:
             raise InvalidInputError(f"File {path} does not hold the identity of this place. Restore it, or remove it to get a new one.")
         return found
 
+    def is_of_another_hub(self, hub_id: str) -> bool:
+        """Whether only another place can say if the job is alive that wrote this id; never of the empty one. Makes no identity."""
+        made = os.path.exists(os.path.join(self.path, "hub_id"))
+        return bool(hub_id) and not (made and hub_id == self.hub_id())
+
     def _make_hub_id(self, path: str) -> None:
         from uuid import uuid4  # here, because it is slow to import and every process of every job imports this file
 

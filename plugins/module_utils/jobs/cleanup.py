@@ -5,19 +5,23 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Dict, List
+from functools import partial
+from typing import Any, Dict, List, Optional
 
 from ..agent.cleanup import cleanup_dead_jobs
 from ..catalog.decision import known_change_ids
-from ..errors import MachineNotFoundError
+from ..errors import MachineNotFoundError, SendenseError
 from ..hubstate.jobs import list_jobs
 from ..hubstate.statedir import StateDir
 from ..model import machine_key
 from ..platforms import registry as platforms
 from ..platforms._base import Source
+from ..platforms.bounded import CLOSING_SECONDS, within
 from ..repositories import registry as repositories
 from ..repositories._base import PointFilter
+
+#: What a clean-up means that could not be done now.
+LEFT = "What dead jobs left there stays until the next backup or clean-up, which ends it."
 
 
 def clean_hub(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
@@ -32,30 +36,40 @@ def clean_hub(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         for machine in params["machines"]:
             machine_id = machine["machine_id"]
             key = machine_key(machine["platform"], machine_id)
-            for partial in repository.partials(key):
-                if any(job_id.startswith(partial.job_id) for job_id in living_jobs(state)):
-                    continue
-                removed.append({"kind": "partial", "name": partial.point_id, "machine_id": machine_id})
+            for begun in repository.partials(key):
+                if any(job_id.startswith(begun.job_id) for job_id in living_jobs(state)) or state.is_of_another_hub(partial.hub_id):
+                    continue  # the doctor explains one of another hub, and mends it on request
+                removed.append({"kind": "partial", "name": begun.point_id, "machine_id": machine_id})
                 if not check_mode:
-                    repository.abort(key, partial.job_id)
+                    repository.abort(key, begun.job_id)
             known[machine_id] = known_change_ids(repository.list(PointFilter(machine_key=key)))
     return {"changed": bool(removed), "removed": removed, "owner": owner, "known_change_ids": known}
 
 
 def clean_node(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
-    """Undo dead jobs, end their backup jobs at the source, drop checkpoints that no committed backup needs."""
+    """Undo dead jobs, end their backup jobs at the source, drop checkpoints that no committed backup needs.
+
+    A machine at which that fails, because it hangs for example, is reported when all the others are done.
+    """
     state = StateDir(params["state_dir"])
     removed = cleanup_dead_jobs(state, dry_run=check_mode)
-    connections: Dict[str, Any] = {}
+    failure: Optional[SendenseError] = None
     for machine in params["machines"]:
-        name = json.dumps([machine["platform"], machine["connection"]], sort_keys=True)
-        connections.setdefault(name, []).append(machine)
-    for group in connections.values():
-        with platforms.source(group[0]["platform"], group[0]["connection"]) as source:
-            for machine in group:
-                known = params["known_change_ids"].get(machine["machine_id"], [])
-                removed += clean_machine(source, machine["machine_id"], state, params["owner"], known, check_mode)
+        doing = f"Cleaning up at machine {machine['machine_id']}"
+        try:
+            removed += within(CLOSING_SECONDS, doing, partial(_clean_one, machine, state, params, check_mode), LEFT)
+        except SendenseError as error:
+            failure = failure or error
+    if failure is not None:
+        failure.details["removed"] = removed
+        raise failure
     return {"changed": bool(removed), "removed": removed, "owner": "", "known_change_ids": {}}
+
+
+def _clean_one(machine: Dict[str, Any], state: StateDir, params: Dict[str, Any], check_mode: bool) -> List[Dict[str, Any]]:
+    known = params["known_change_ids"].get(machine["machine_id"], [])
+    with platforms.source(machine["platform"], machine["connection"]) as source:
+        return clean_machine(source, machine["machine_id"], state, params["owner"], known, check_mode)
 
 
 def living_jobs(state: StateDir) -> List[str]:

@@ -162,13 +162,12 @@ def _clock(points: List[Point], now: float) -> List[Diagnosis]:
 def _partials(repository: Repository, state: StateDir, key: str) -> List[Diagnosis]:
     living = living_job_ids(state)
     known = {job.job_id for job in list_jobs(state)}
-    hub_id = state.hub_id() if os.path.isdir(state.path) and os.path.exists(os.path.join(state.path, "hub_id")) else ""
     found = []
     for partial in repository.partials(key):
         if any(job_id.startswith(partial.job_id) for job_id in living):
             continue
         facts = {"job_id": partial.job_id, "hub_id": partial.hub_id}
-        if partial.hub_id and partial.hub_id != hub_id and partial.job_id not in known:
+        if state.is_of_another_hub(partial.hub_id) and partial.job_id not in known:
             text = f"hub {partial.hub_id} writes or wrote it"
             found.append(Diagnosis("partial_of_other_hub", partial.point_id, text, details=facts))
         else:
