@@ -95,6 +95,12 @@ class ForeignJobError(SendenseError):
     retryable = True
 
 
+class PlatformJobLostError(SendenseError):
+    """The platform believes in a job of the machine that it has lost, and refuses every new one until a person helps it."""
+
+    error_code = "PLATFORM_JOB_LOST"
+
+
 class QuiesceFailedError(SendenseError):
     """The guest could not be quiesced and the policy does not allow a crash-consistent point."""
 
@@ -229,7 +235,7 @@ class JobCancelledError(SendenseError):
 
 
 class KeeperFailedError(SendenseError):
-    """The process that keeps a job at a place did not start."""
+    """The process that keeps a job at a place did not start, or it hangs."""
 
     error_code = "KEEPER_FAILED"
     retryable = True

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any, Callable, Dict
 
@@ -23,6 +25,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
     JobRunningError,
     MachineHasNoDisksError,
     PlatformAuthenticationError,
+    PlatformJobLostError,
     PlatformUnreachableError,
     SnapshotFailedError,
 )
@@ -31,6 +34,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.platforms._base 
 from tests.contract.libvirt_lab import LibvirtSourceLab, tiny_disks
 from tests.contract.reading import read_all, served
 from tests.contract.source_contract import BLOCK, OWNER, Runner, levels
+from tests.e2e.site import ROOT
 from tests.lab import disks as diskfiles
 from tests.lab.disks import MIB
 from tests.lab.guest import Guest
@@ -318,3 +322,24 @@ def _qmp(lab: LibvirtSourceLab, command: str, arguments: Dict[str, Any]) -> Any:
     answer = json.loads(libvirt_qemu.qemuMonitorCommand(lab.guest.domain, json.dumps({"execute": command, "arguments": arguments}), 0))
     assert "return" in answer, answer
     return answer["return"]
+
+
+def test_a_job_that_libvirt_has_lost_is_said_and_the_runbook_ends_it(host_factory: Callable[[], LibvirtHost]) -> None:
+    """The record of a backup without its data is what a libvirtd leaves that is killed while it begins one."""
+    host = host_factory()
+    lab = LibvirtSourceLab(Guest.create(host, "forgetful", disks=tiny_disks()).start(paused=True))
+    runner, record = Runner(lab), host.dir / "run" / "qemu" / "forgetful.xml"
+    host.kill()
+    text = record.read_text()
+    record.write_text(text.replace("  <domain type=", "  <job type='none' async='backup' flags='0x0'/>\n  <domain type=", 1))
+    host.start()
+    with lab.source() as source, pytest.raises(PlatformJobLostError, match="libvirt-lost-job.md") as lost:
+        runner.plan(source)
+    assert not lost.value.retryable
+    [command] = re.findall(r"^sed -i .*$", (ROOT / "docs" / "runbooks" / "libvirt-lost-job.md").read_text(), re.MULTILINE)
+    host.kill()
+    subprocess.run(["sh", "-c", command.replace("/run/libvirt/qemu/$MACHINE.xml", str(record))], check=True)
+    host.start()
+    with lab.source() as source:
+        assert levels(runner.backup(source)) == [FULL, FULL]
+    lab.remove()

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Iterable, Optional
 
-from ...errors import ForeignJobError, JobRunningError, PlatformUnreachableError, SnapshotFailedError
+from ...errors import ForeignJobError, JobRunningError, PlatformJobLostError, PlatformUnreachableError, SnapshotFailedError
 from ...model import Disk, Machine
 from .client import libvirt, mapped
 from .naming import parse_export, parse_socket
@@ -84,8 +84,15 @@ def end(domain: Any, job_id: str) -> Optional[BackupJob]:
 
 
 def _refuse_domain_job(domain: Any, machine: Machine) -> None:
-    with mapped("Cannot ask for the jobs of the machine", PlatformUnreachableError):
+    """Called only where no backup job runs, as far as libvirt can tell."""
+    try:
         kind = domain.jobInfo()[0]
+    except libvirt.libvirtError as exc:
+        # The statistics of a backup job without its data: what remains of one in whose beginning libvirtd was killed.
+        if exc.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR:
+            raise _lost(machine, exc) from exc
+        with mapped("Cannot ask for the jobs of the machine", PlatformUnreachableError):
+            raise
     if kind not in (libvirt.VIR_DOMAIN_JOB_NONE, libvirt.VIR_DOMAIN_JOB_COMPLETED):
         raise _foreign(machine, "a migration, save or dump")
 
@@ -96,6 +103,15 @@ def _refuse_block_jobs(domain: Any, machine: Machine, disks: Iterable[Disk]) -> 
             job = domain.blockJobInfo(disk.device, 0)
         if job:
             raise _foreign(machine, f"a block job on {disk.device}")
+
+
+def _lost(machine: Machine, exc: Exception) -> PlatformJobLostError:
+    return PlatformJobLostError(
+        f"Cannot back up machine {machine.id}: libvirt was killed while a backup of it began, and believes since then in a job that it has"
+        f" lost ({exc}). It refuses every new one until the machine is shut down and started again, or until its record of the job is"
+        " removed: see docs/runbooks/libvirt-lost-job.md. Nothing was touched.",
+        details={"machine_id": machine.id},
+    )
 
 
 def _foreign(machine: Machine, what: str) -> ForeignJobError:
