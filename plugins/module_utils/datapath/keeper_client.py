@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from typing import Any, Dict, List, Optional
 
-from ..errors import JobAbandonedError, JobNotFoundError, SendenseError, from_result
+from ..errors import JobAbandonedError, JobCancelledError, JobNotFoundError, KeeperFailedError, SendenseError, from_result
 from ..hubstate.cancelling import cancelled_error, was_cancelled
 from .targets import MAX_SOCKET_BYTES
 
@@ -24,11 +25,14 @@ class KeeperClient:
     """Talks to the keeper of one job. Any request is also a heartbeat.
 
     Every method raises the keeper's own typed error, JobNotFoundError if no keeper listens, JobAbandonedError if it
-    goes away before it has answered, and instead of both JobCancelledError if the job was cancelled.
+    goes away before it has answered, and instead of both JobCancelledError if the job was cancelled. A keeper that is there and
+    does not answer is KeeperFailedError after ``answer_s`` seconds, and at once when it is asked again.
     """
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, answer_s: float = ANSWER_SECONDS) -> None:
         self.socket_path = socket_path
+        self._answer_s = answer_s
+        self._hangs = False
 
     def ping(self) -> Dict[str, Any]:
         """``pid``, ``job_id``, ``role``, ``uptime_s``, ``children`` (by name: kind, state, pid), ``ports``, ``leases``."""
@@ -40,7 +44,7 @@ class KeeperClient:
 
     def lease_ports(self, exports: List[Dict[str, str]], wait_s: float) -> List[int]:
         """One port for each of ``{"machine", "node", "export"}``, all or nothing. PortsExhaustedError after ``wait_s`` seconds."""
-        answer = self._call("lease_ports", timeout_s=wait_s + ANSWER_SECONDS, exports=exports, wait_s=wait_s)
+        answer = self._call("lease_ports", timeout_s=wait_s + self._answer_s, exports=exports, wait_s=wait_s)
         return [int(port) for port in answer["ports"]]
 
     def release_port(self, port: int) -> bool:
@@ -85,17 +89,22 @@ class KeeperClient:
         self.ping()
         return self._call("abort", timeout_s=END_SECONDS, until_gone=True)
 
-    def _call(self, op: str, timeout_s: float = ANSWER_SECONDS, until_gone: bool = False, **arguments: Any) -> Dict[str, Any]:
+    def _call(self, op: str, timeout_s: Optional[float] = None, until_gone: bool = False, **arguments: Any) -> Dict[str, Any]:
+        if self._hangs:
+            raise self._hung(op)
         request = json.dumps(dict(arguments, op=op)).encode("ascii") + b"\n"
+        deadline = time.monotonic() + (self._answer_s if timeout_s is None else timeout_s)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout_s)
+            connection.settimeout(self._answer_s)
             self._connect(connection)
             try:
                 connection.sendall(request)
-                answer = _read_line(connection)
+                answer = self._read_line(connection, op, deadline)
                 if until_gone:
                     # The keeper closes this connection by exiting.
-                    _read_line(connection)
+                    self._read_line(connection, op, deadline)
+            except socket.timeout as error:
+                raise self._hung(op) from error
             except OSError as error:
                 raise self._lost(op, str(error) or "no answer") from error
         if not answer.endswith(b"\n"):
@@ -105,11 +114,44 @@ class KeeperClient:
             raise from_result(decoded["error"])
         return dict(decoded)
 
+    def _read_line(self, connection: socket.socket, op: str, deadline: float) -> bytes:
+        """One line, or what came before the end of the connection."""
+        found = bytearray()
+        while not found.endswith(b"\n"):
+            try:
+                part = connection.recv(65536)
+            except socket.timeout:
+                self._look_after(op, deadline)
+                continue
+            if not part:
+                break
+            found += part
+        return bytes(found)
+
+    def _look_after(self, op: str, deadline: float) -> None:
+        """Between two waits for a long answer: a keeper that lives answers a ping meanwhile. KeeperFailedError."""
+        if time.monotonic() >= deadline:
+            raise self._hung(op)
+        try:
+            self.ping()
+        except (JobNotFoundError, JobAbandonedError, JobCancelledError):
+            return  # it has just ended: so does the connection
+
+    def _hung(self, op: str) -> KeeperFailedError:
+        self._hangs = True
+        return KeeperFailedError(
+            f"The keeper at {self.socket_path} does not answer {op}: it hangs. What its job holds stays held until it runs again or is "
+            "killed. See what stops it at that place (its pid is in job.json beside the socket), then run the job again.",
+            details={"socket": self.socket_path, "op": op},
+        )
+
     def _connect(self, connection: socket.socket) -> None:
         if len(os.fsencode(self.socket_path)) > MAX_SOCKET_BYTES:
             raise JobNotFoundError(f"Keeper socket {self.socket_path} is too long to exist. Use a shorter state directory.")
         try:
             connection.connect(self.socket_path)
+        except (socket.timeout, BlockingIOError) as error:
+            raise self._hung("connect") from error  # so many wait for it that there is no room for one more
         except OSError as error:
             self._raise_if_cancelled(error)
             raise JobNotFoundError(
@@ -131,14 +173,3 @@ class KeeperClient:
             f"The keeper at {self.socket_path} did not answer {op}: {why}. Its job is given up; run it again.",
             details={"socket": self.socket_path, "op": op},
         )
-
-
-def _read_line(connection: socket.socket) -> bytes:
-    """One line, or what came before the end of the connection."""
-    found = bytearray()
-    while not found.endswith(b"\n"):
-        part = connection.recv(65536)
-        if not part:
-            break
-        found += part
-    return bytes(found)

@@ -89,10 +89,10 @@ def attended_cancellation() -> Optional[JobCancelledError]:
     return None
 
 
-def wait_for_end(job_path: str) -> None:
-    """Until the job's keeper is gone, at most ``END_SECONDS``. What it could not undo, it leaves to the clean-up."""
+def wait_for_end(job_path: str, limit_s: float = END_SECONDS) -> None:
+    """Until the job's keeper is gone, at most ``limit_s`` seconds. What it could not undo, it leaves to the clean-up."""
     lock = os.path.join(job_path, "keeper.lock")
-    deadline = time.monotonic() + END_SECONDS
+    deadline = time.monotonic() + limit_s
     while holder(lock) is not None and time.monotonic() < deadline:
         time.sleep(0.05)
 

@@ -31,11 +31,13 @@ def spawn(argv: List[str], *, stdout: Any, stderr: Any, env: Optional[Dict[str, 
         cwd=cwd,
         close_fds=True,
         start_new_session=True,
-        preexec_fn=_die_with(os.getpid()),
+        preexec_fn=die_with(os.getpid()),
     )
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def die_with(parent: int) -> Callable[[], None]:
+    """What a fork of ``parent`` calls first, so that the kernel kills it when the thread that forked it dies."""
+
     def prepare() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         failed = _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, Dict
 
 from ..catalog import decision
-from ..errors import SendenseError
+from ..errors import KeeperFailedError, SendenseError
 from ..model import machine_key
 from ..repositories import registry
 from ..repositories._base import OpenPoint, PointFilter, Repository
@@ -170,6 +170,8 @@ def abort_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         place = attach_to_end(params, HUB, job_id)
         reached("abort:children-stopped")
         removed = repository.abort(key, job_id)
+    except KeeperFailedError:
+        raise  # it hangs: only itself can give its job up, and does so as soon as it runs again
     except SendenseError:
         _give_up(params, job_id)
         raise

@@ -37,7 +37,7 @@ def clean_hub(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
             machine_id = machine["machine_id"]
             key = machine_key(machine["platform"], machine_id)
             for begun in repository.partials(key):
-                if any(job_id.startswith(begun.job_id) for job_id in living_jobs(state)) or state.is_of_another_hub(partial.hub_id):
+                if any(job_id.startswith(begun.job_id) for job_id in living_jobs(state)) or state.is_of_another_hub(begun.hub_id):
                     continue  # the doctor explains one of another hub, and mends it on request
                 removed.append({"kind": "partial", "name": begun.point_id, "machine_id": machine_id})
                 if not check_mode:
@@ -77,9 +77,7 @@ def living_jobs(state: StateDir) -> List[str]:
     return [job.job_id for job in list_jobs(state) if job.alive()]
 
 
-def clean_machine(
-    source: Source, machine_id: str, state: StateDir, owner: str, known: List[str], check_mode: bool
-) -> List[Dict[str, Any]]:
+def clean_machine(source: Source, machine_id: str, state: StateDir, owner: str, known: List[str], check_mode: bool) -> List[Dict[str, Any]]:
     """End what dead jobs of ours left at one machine; returns it. A machine that is gone has nothing left.
 
     ``stale`` may know only the first 8 digits of a job: a checkpoint's name has no more.

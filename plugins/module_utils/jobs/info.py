@@ -6,28 +6,36 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Dict, List
 
 from ..catalog.audit import AUDITED
 from ..datapath.export_table import ExportTable
 from ..hubstate.ports import PortPool
 from ..hubstate.statedir import StateDir
-from ..model import inventory_name, machine_key
+from ..model import Machine, inventory_name, machine_key
 from ..platforms import registry as platforms
+from ..platforms.bounded import DISCOVERY_SECONDS, within
 from ..repositories import registry as repositories
 from ..repositories._base import Point, PointFilter
 
 
 def machines(params: Dict[str, Any]) -> Dict[str, Any]:
     """All machines of the platform, or one."""
-    with platforms.source(params["platform"], params["connection"]) as source:
-        found = [source.machine(params["machine_id"])] if params.get("machine_id") else source.discover()
+    doing = f"Asking for {params.get('machine_id') or 'all machines'}"
+    found = [Machine.from_dict(machine) for machine in within(DISCOVERY_SECONDS, doing, partial(_machines, params))]
     names = [machine.name for machine in found]
     described = []
     for machine in found:
         name = inventory_name(machine.platform, machine.id, machine.name, names.count(machine.name) == 1)
         described.append(dict(machine.to_dict(), key=machine.key, inventory_name=name))
     return {"machines": described}
+
+
+def _machines(params: Dict[str, Any]) -> List[Dict[str, Any]]:
+    with platforms.source(params["platform"], params["connection"]) as source:
+        found = [source.machine(params["machine_id"])] if params.get("machine_id") else source.discover()
+    return [machine.to_dict() for machine in found]
 
 
 def describe_point(point: Point) -> Dict[str, Any]:
@@ -71,7 +79,7 @@ def repository(params: Dict[str, Any]) -> Dict[str, Any]:
     }
     if params["scan"]:
         result["points"] = [describe_point(point) for point in opened.list()]
-        result["partials"] = [asdict(partial) for key in result["machines"] for partial in opened.partials(key)]
+        result["partials"] = [asdict(begun) for key in result["machines"] for begun in opened.partials(key)]
     return {"repository": result}
 
 

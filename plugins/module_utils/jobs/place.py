@@ -95,6 +95,13 @@ class JobPlace:
         """Stop every mover, verifier and export server of the job; return codes by name."""
         return {name: self.client.stop(name) for name in sorted(self.client.ping()["children"])}
 
+    def beat(self) -> None:
+        """Keep the job alive here, if it is still there."""
+        try:
+            self.job.beat()
+        except JobNotFoundError:
+            return
+
     @contextmanager
     def beating(self) -> Iterator[None]:
         """Keep the job alive here while the block waits for storage: making a large backup durable takes minutes."""
@@ -167,7 +174,7 @@ def attach_to_end(params: Dict[str, Any], role: str, job_id: str, stop: bool = T
     """Find a job of this place that is to be ended, and ``stop`` its children; None if it has ended.
 
     One that its keeper is ending meanwhile, because it was cancelled or abandoned, is waited for. ``forget``: remove the
-    note that it was cancelled.
+    note that it was cancelled. KeeperFailedError if its keeper hangs: then only that can end the job.
     """
     job = JobDir(StateDir(params["state_dir"]), job_id, role)
     try:

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Dict, List, Optional
 
 from ..datapath.exports import check_export, export_argv
-from ..errors import RepositoryFullError, SendenseError
+from ..errors import KeeperFailedError, RepositoryFullError, SendenseError
+from ..hubstate.statedir import StateDir
 from ..model import machine_key
 from ..platforms import registry
 from ..platforms._base import PreviousDisk, Snapshot, SnapshotPlan, SnapshotRequest, Source
+from ..platforms.bounded import CLOSING_SECONDS, OPENING_SECONDS, nothing, within
 from ..steps import reached
 from .cleanup import clean_machine
 from .place import NODE, JobPlace, attach, attach_to_end, begin, discard
+
+#: What it means for the source if a snapshot could not be opened or ended in time.
+LEFT = "Its backup job and checkpoint may stay until it answers again: then the undo of this job, the next backup or a clean-up ends them."
 
 
 def request_of(params: Dict[str, Any], work_dir: str = "") -> SnapshotRequest:
@@ -51,23 +57,27 @@ def plan_result(plan: SnapshotPlan) -> Dict[str, Any]:
 
 def open_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Plan, refuse what cannot fit, snapshot all disks at once. In check mode only the plan."""
-    with registry.source(params["platform"], params["connection"]) as source:
-        if check_mode:
-            return {"changed": True, "plan": plan_result(_plan(source, params))}
-        key = machine_key(params["platform"], params["machine_id"])
-        place = begin(params, NODE, params["job_id"], {"machine_key": key})
-        try:
-            place.hold(f"source-{key}", f"machine {params['machine_id']}")
-            clean_machine(source, params["machine_id"], place.state, params["owner"], params["known_change_ids"], check_mode=False)
-            plan = _plan(source, params)
-            reached("snapshot:planned")
-            place.undo_by_release("snapshot", _release_order(params))
-            reached("snapshot:undo-registered")
-            snapshot = source.open_snapshot(request_of(params, place.job.path), plan)
-            reached("snapshot:opened")
-        except SendenseError:
-            discard(place)
-            raise
+    registry.source(params["platform"], params["connection"])  # not connected: refuses what cannot be meant before anything begins
+    name = f"machine {params['machine_id']}"
+    planning = f"Planning the backup of {name}"
+    if check_mode:
+        return {"changed": True, "plan": plan_result(SnapshotPlan.from_dict(within(OPENING_SECONDS, planning, partial(_plan, params))))}
+    key = machine_key(params["platform"], params["machine_id"])
+    place = begin(params, NODE, params["job_id"], {"machine_key": key})
+    try:
+        place.hold(f"source-{key}", name)
+        look = partial(_clean_and_plan, params, place.state)
+        plan = SnapshotPlan.from_dict(within(OPENING_SECONDS, planning, look, meanwhile=place.beat))
+        reached("snapshot:planned")
+        place.undo_by_release("snapshot", _release_order(params))
+        reached("snapshot:undo-registered")
+        opening = partial(_open, params, request_of(params, place.job.path), plan)
+        data = within(OPENING_SECONDS, f"Opening the snapshot of {name}", opening, LEFT, meanwhile=place.beat)
+        reached("snapshot:opened")
+    except SendenseError:
+        discard(place)
+        raise
+    snapshot = Snapshot.from_dict(data)
     place.save("snapshot", snapshot.to_dict())
     data = snapshot.to_dict()
     wanted = ("key", "size_bytes", "level", "reason", "change_id", "expected_bytes")
@@ -81,7 +91,23 @@ def _release_order(params: Dict[str, Any]) -> Dict[str, Any]:
     return dict(order, kind="snapshot", repository=params.get("repository"))
 
 
-def _plan(source: Source, params: Dict[str, Any]) -> SnapshotPlan:
+def _plan(params: Dict[str, Any]) -> Dict[str, Any]:
+    with registry.source(params["platform"], params["connection"]) as source:
+        return _checked_plan(source, params).to_dict()
+
+
+def _clean_and_plan(params: Dict[str, Any], state: StateDir) -> Dict[str, Any]:
+    with registry.source(params["platform"], params["connection"]) as source:
+        clean_machine(source, params["machine_id"], state, params["owner"], params["known_change_ids"], check_mode=False)
+        return _checked_plan(source, params).to_dict()
+
+
+def _open(params: Dict[str, Any], request: SnapshotRequest, plan: SnapshotPlan) -> Dict[str, Any]:
+    with registry.source(params["platform"], params["connection"]) as source:
+        return source.open_snapshot(request, plan).to_dict()
+
+
+def _checked_plan(source: Source, params: Dict[str, Any]) -> SnapshotPlan:
     """The source's decision, refused here if the repository cannot hold what it may read."""
     plan = source.plan(request_of(params))
     room = params.get("max_bytes")
@@ -136,19 +162,36 @@ def stop_exports(params: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def close_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
-    """End the snapshot of a job. Repetition, and a keeper that is already dead, are fine."""
+    """End the snapshot of a job. Repetition, and a keeper that is already dead, are fine.
+
+    PlatformUnreachableError if the machine hangs: then its keeper, and after it the clean-up, goes on trying. A keeper that hangs
+    is KeeperFailedError, but the machine's snapshot is ended all the same.
+    """
     if check_mode:
         return {"changed": True, "removed": []}
-    place = attach_to_end(params, NODE, params["job_id"])
+    hung: Optional[KeeperFailedError] = None
+    place: Optional[JobPlace] = None
+    try:
+        place = attach_to_end(params, NODE, params["job_id"])
+    except KeeperFailedError as error:
+        hung = error
     if place is not None:
         reached("close:children-stopped")
-    with registry.source(params["platform"], params["connection"]) as source:
-        removed = source.close_snapshot(
-            params["machine_id"], params["job_id"], params["owner"], params["committed"], params.get("known_change_ids") or []
-        )
+    doing = f"Ending the snapshot of machine {params['machine_id']}"
+    removed = within(CLOSING_SECONDS, doing, partial(_close, params), LEFT, meanwhile=nothing if place is None else place.beat)
     reached("close:source-closed")
+    if hung is not None:
+        hung.details["removed"] = removed
+        raise hung
     if place is not None:
         place.finish()
         reached("close:finished")
     key = machine_key(params["platform"], params["machine_id"])
     return {"changed": bool(removed) or place is not None, "removed": removed, "machine_key": key}
+
+
+def _close(params: Dict[str, Any]) -> List[str]:
+    with registry.source(params["platform"], params["connection"]) as source:
+        return source.close_snapshot(
+            params["machine_id"], params["job_id"], params["owner"], params["committed"], params.get("known_change_ids") or []
+        )

@@ -136,6 +136,15 @@ class SnapshotPlan:
         """Upper bound in bytes of what the job will read."""
         return sum(disk.expected_bytes for disk in self.disks)
 
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Dict[str, Any]) -> "SnapshotPlan":
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**data, "machine": Machine.from_dict(data["machine"]), "disks": [DiskPlan(**disk) for disk in data["disks"]]})
+
 
 @dataclass
 class DiskSnapshot:
