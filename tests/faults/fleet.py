@@ -154,8 +154,20 @@ class Fleet:
         return left
 
     def revive(self) -> None:
-        """What an init system does: libvirtd runs again, and so does every guest whose qemu was killed."""
+        """What an init system does: libvirtd runs again, and so does every guest whose qemu was killed.
+
+        And what docs/runbooks/libvirt-lost-job.md tells a person: no product can end a job that libvirt itself has lost.
+        """
         self.host.start()
+        lost = [guest.name for guest in self.guests.values() if guest.active and job_is_lost(guest.domain)]
+        if lost:
+            print(f"    libvirt has lost its job of {', '.join(lost)}")
+            self.host.kill()
+            for name in lost:
+                record = self.host.dir / "run" / "qemu" / f"{name}.xml"
+                lines = record.read_text().splitlines(keepends=True)
+                record.write_text("".join(line for line in lines if "<job type='none' async='backup'" not in line))
+            self.host.start()
         for guest in self.guests.values():
             if not guest.active:
                 guest.start(paused=True)
@@ -180,6 +192,15 @@ class Fleet:
         """Stop everything and delete it."""
         self.host.stop()
         shutil.rmtree(self.directory)
+
+
+def job_is_lost(domain: libvirt.virDomain) -> bool:
+    """Whether libvirt believes in a backup job without its data: it was killed while it began one."""
+    try:
+        domain.jobInfo()
+    except libvirt.libvirtError as error:
+        return bool(error.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR)
+    return False
 
 
 def open_fleet(base: Path, name: str, seed: int) -> Iterator[Fleet]:
