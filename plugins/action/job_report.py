@@ -14,6 +14,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.sendense.platform.plugins.plugin_utils.doctor_report import doctor_report
+from ansible_collections.sendense.platform.plugins.plugin_utils.list_report import list_report
 from ansible_collections.sendense.platform.plugins.plugin_utils.prune_report import prune_report
 from ansible_collections.sendense.platform.plugins.plugin_utils.table import human_bytes, printable, table
 
@@ -137,6 +138,7 @@ REPORTS: Dict[str, Callable[[Dict[str, Any]], Report]] = {
     "restore": restore_report,
     "doctor": doctor_report,
     "prune": prune_report,
+    "list": list_report,
 }
 
 

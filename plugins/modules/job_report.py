@@ -29,7 +29,7 @@ options:
     description: What kind of job.
     type: str
     required: true
-    choices: [backup, verify, restore, doctor, prune]
+    choices: [backup, verify, restore, doctor, prune, list]
   failure:
     description: The result of the task that failed.
     type: dict
@@ -74,6 +74,9 @@ options:
     type: bool
   pruned:
     description: Result of M(sendense.platform.backup_prune).
+    type: dict
+  listed:
+    description: Result of M(sendense.platform.backup_info).
     type: dict
   destination:
     description: Where a restore goes, in words for the report.
