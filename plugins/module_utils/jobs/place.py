@@ -59,7 +59,7 @@ class JobPlace:
         try:
             self.client.finish()
         except (JobCancelledError, JobAbandonedError):
-            wait_for_end(self.job.path)
+            await_end(self.job, self.client)
         forget_note(self.job.path)
 
     @property
@@ -181,12 +181,23 @@ def attach_to_end(params: Dict[str, Any], role: str, job_id: str, stop: bool = T
         place = attach(params, role, job_id)
         if stop:
             place.stop_children()
+        else:
+            place.client.ping()
         return place
     except (JobNotFoundError, JobCancelledError, JobAbandonedError):
-        wait_for_end(job.path)
+        await_end(job, KeeperClient(job.socket_path))
     if forget:
         forget_note(job.path)
     return None
+
+
+def await_end(job: JobDir, client: KeeperClient) -> None:
+    """Wait for a keeper that is ending its job; one that hangs instead is KeeperFailedError, for it answers while it ends."""
+    try:
+        client.ping()
+    except (JobNotFoundError, JobCancelledError, JobAbandonedError):
+        pass  # it has ended, or is about to go
+    wait_for_end(job.path)
 
 
 def discard(place: JobPlace) -> None:

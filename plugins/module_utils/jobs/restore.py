@@ -10,13 +10,12 @@ from typing import Any, Dict, List
 
 from ..datapath.exports import check_export, export_argv
 from ..datapath.targets import NbdTarget, format_targets
-from ..errors import InvalidInputError, SendenseError, TargetFailedError
-from ..hubstate.cancelling import wait_for_end
+from ..errors import InvalidInputError, KeeperFailedError, SendenseError, TargetFailedError
 from ..model import Machine
 from ..platforms import registry
 from ..platforms._base import PreparedMachine, TargetRequest
 from ..steps import reached
-from .place import NODE, WRITER, JobPlace, attach, attach_to_end, begin, discard, stop_writers
+from .place import NODE, WRITER, JobPlace, attach, attach_to_end, await_end, begin, discard, stop_writers
 
 
 def request_of(params: Dict[str, Any]) -> TargetRequest:
@@ -112,7 +111,10 @@ def finish(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
 
 def _destroy(params: Dict[str, Any], place: JobPlace, prepared: PreparedMachine) -> None:
     """Once more after the keeper: it may have undone the machine just before it was defined."""
-    wait_for_end(place.job.path)
+    try:
+        await_end(place.job, place.client)
+    except KeeperFailedError:
+        pass  # it hangs, so it does not disturb; its undo, once it runs again, finds nothing
     with registry.target(params["platform"], params["connection"]) as target:
         target.destroy(prepared)
 
