@@ -122,14 +122,19 @@ def restore_report(arguments: Dict[str, Any]) -> Report:
 
 
 def failure_report(failure: Dict[str, Any]) -> Report:
-    """A job that failed, in the one error shape."""
+    """A job that failed, in the one error shape; Ansible itself shows it as the result of the task."""
     error = {
         "msg": str(failure.get("msg") or "The task failed without a message; run it again with -vv."),
         "error_code": failure.get("error_code") or "INTERNAL_ERROR",
         "details": failure.get("details") or {},
         "retryable": bool(failure.get("retryable", False)),
     }
-    return {"failure": error, "lines": [f"FAILED {error['error_code']}: {error['msg']}"]}
+    return {"failure": error, "lines": []}
+
+
+def brief(report: Report) -> Report:
+    """What a failed task shows below its message: Ansible prints its whole result, and the lists were shown as tables already."""
+    return {name: value for name, value in report.items() if name == "events" or not isinstance(value, (dict, list))}
 
 
 REPORTS: Dict[str, Callable[[Dict[str, Any]], Report]] = {
@@ -162,14 +167,14 @@ class ActionModule(ActionBase):
             report["events"] = [lie_event(arguments["lie"])]
             lines.append(f"WARNING TRACKING_LIED: {report['events'][0]['msg']}")
             display.warning(printable(f"{machine}: {report['events'][0]['msg']}"))
-        for line in lines:
-            display.display(f"{machine}: {printable(line)}")
+        if lines:
+            display.display("\n".join(f"{machine}: {printable(line)}" for line in lines))  # at once: other machines report, too
         folder = str(arguments.get("report_dir") or "")
         if folder:
             report["file"] = _store(folder, f"{arguments['job']}-{machine}.json", report)
         result.update(changed=False, report=report)
         if "failure" in report:
-            result.update(report["failure"], failed=True)
+            result.update(report["failure"], failed=True, report=report if display.verbosity else brief(report))
         return result
 
 

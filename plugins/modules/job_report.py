@@ -99,7 +99,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 report:
-  description: The report as data.
+  description:
+    - The report as data.
+    - Of a failed task it has no lists and no dictionaries but C(events), unless Ansible runs with C(-v); the file in O(report_dir), which
+      C(file) names, has everything.
   returned: always
   type: dict
   sample: {job: backup, machine: web01, point: {id: 20261120T120000Z-1a2b3c4d, level: full}}

@@ -25,7 +25,7 @@ def doctor_report(arguments: Dict[str, Any]) -> Dict[str, Any]:
         objects = [f"{one['kind']} {one['object']}" for one in left if one["severity"] == "error"]
         error = FindingsRemainError(
             f"Errors are left: {'; '.join(objects[:5])}{' ...' if len(objects) > 5 else ''}. See {RUNBOOK}.",
-            details={"counts": counts, "objects": objects},
+            details={"counts": counts},
         )
         report["failure"] = error.as_result()
     return report

@@ -34,7 +34,8 @@ def _machine(key: str, points: List[Dict[str, Any]]) -> Dict[str, Any]:
 
 def _heading(machine: Dict[str, Any]) -> str:
     backups = "1 backup" if machine["backups"] == 1 else f"{machine['backups']} backups"
-    return f"machine {machine['machine_name'] or '?'}, key {machine['machine_key']}: {backups}, {human_bytes(machine['stored_bytes'])} stored"
+    stored = human_bytes(machine["stored_bytes"])
+    return f"machine {machine['machine_name'] or '?'}, key {machine['machine_key']}: {backups}, {stored} stored"
 
 
 def _row(point: Dict[str, Any]) -> Dict[str, Any]:

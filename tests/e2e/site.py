@@ -17,6 +17,8 @@ from typing import Any, Dict, List, Optional, Sequence
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Roles that report.
+REPORTING = ("backup_vm", "restore_vm", "verify_vm", "prune_points", "doctor_machine", "list_backups")
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Run:
         return dict(failed[-1]["result"]) if failed else {}
 
     def report(self, host: str) -> Dict[str, Any]:
-        """What job_report said."""
+        """What job_report said, also of a failed job."""
         reports = [task["result"]["report"] for task in self.tasks if task["host"] == host and "report" in task["result"]]
         return dict(reports[-1]) if reports else {}
 
@@ -97,6 +99,7 @@ class Site:
         """Start a run in a session of its own."""
         results = self.directory / f"results-{len(list(self.directory.glob('results-*')))}.json"
         log = results.with_suffix(".log")
+        extra = dict({f"{role}_report_dir": str(results.with_suffix(".reports")) for role in REPORTING}, **(extra or {}))
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 self.argv(playbook, limit, extra, options),
@@ -146,9 +149,17 @@ class Started:
             self.kill()
             raise AssertionError(f"ansible-playbook did not end within {timeout_s} s:\n{self.log.read_text()}") from None
         data = json.loads(self.results.read_text()) if self.results.exists() else {"stats": {}, "tasks": []}
+        for task in data["tasks"]:
+            _complete(task["result"])
         return Run(self.process.returncode, self.log.read_text(errors="replace"), data["stats"], data["tasks"])
 
     def kill(self) -> None:
         """Kill ansible-playbook itself, as an operator's kill -9 would; its workers follow or end by themselves."""
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def _complete(result: Dict[str, Any]) -> None:
+    """A failed task returns a short report; the whole one is in its file."""
+    if result["failed"] and (result.get("report") or {}).get("file"):
+        result["report"] = json.loads(Path(result["report"]["file"]).read_text())

@@ -94,6 +94,8 @@ def test_the_play_fails_while_an_error_is_left_for_its_machine_only(examined):
     run = found.site.play("doctor", ok=False)
     assert run.returncode == 2 and kinds(run, "one") == []
     assert run.error("two")["error_code"] == "FINDINGS_REMAIN" and "file_missing" in run.error("two")["msg"]
+    assert "file_missing" in [kind for kind, _mended in kinds(run, "two")]
+    assert "findings:" not in run.output and "mendable:" not in run.output  # the table said it all
     marked = found.site.play("doctor", extra={"doctor_machine_mend": ["file_missing"]}, ok=False)
     assert ("file_missing", True) in kinds(marked, "two") and marked.returncode == 2
     again = found.site.play("doctor", extra=MEND, ok=False)
