@@ -57,7 +57,6 @@ sources:
 
 import re
 import sys
-from functools import partial
 from typing import Any, Dict, List, Tuple
 
 from ansible.errors import AnsibleParserError
@@ -66,7 +65,6 @@ from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible_collections.sendense.platform.plugins.module_utils.errors import SendenseError
 from ansible_collections.sendense.platform.plugins.module_utils.model import Machine, inventory_name
 from ansible_collections.sendense.platform.plugins.module_utils.platforms import registry
-from ansible_collections.sendense.platform.plugins.module_utils.platforms.bounded import DISCOVERY_SECONDS, within
 
 FILE_ENDINGS = (".sendense.yml", ".sendense.yaml")
 MACHINES_GROUP = "sendense_machines"
@@ -96,7 +94,7 @@ class InventoryModule(BaseInventoryPlugin):
 
     def _discover(self, source: Dict[str, Any], path: str) -> List[Machine]:
         try:
-            return [Machine.from_dict(machine) for machine in within(DISCOVERY_SECONDS, "Listing the machines", partial(_machines, source))]
+            return registry.discover(source.get("platform", "libvirt"), dict(source.get("connection") or {}))
         except SendenseError as error:
             raise AnsibleParserError(f"{path}: {error.msg} [{error.error_code}]") from error
 
@@ -123,11 +121,6 @@ class InventoryModule(BaseInventoryPlugin):
         for group in groups_of(machine):
             self.inventory.add_group(group)
             self.inventory.add_host(host, group=group)
-
-
-def _machines(source: Dict[str, Any]) -> List[Dict[str, Any]]:
-    with registry.source(source.get("platform", "libvirt"), dict(source.get("connection") or {})) as platform:
-        return [machine.to_dict() for machine in platform.discover()]
 
 
 def groups_of(machine: Machine) -> List[str]:

@@ -22,8 +22,11 @@ from ..repositories._base import Point, PointFilter
 
 def machines(params: Dict[str, Any]) -> Dict[str, Any]:
     """All machines of the platform, or one."""
-    doing = f"Asking for {params.get('machine_id') or 'all machines'}"
-    found = [Machine.from_dict(machine) for machine in within(DISCOVERY_SECONDS, doing, partial(_machines, params))]
+    machine_id = params.get("machine_id")
+    if machine_id:
+        found = [Machine.from_dict(within(DISCOVERY_SECONDS, f"Asking for machine {machine_id}", partial(_machine, params)))]
+    else:
+        found = platforms.discover(params["platform"], params["connection"])
     names = [machine.name for machine in found]
     described = []
     for machine in found:
@@ -32,10 +35,9 @@ def machines(params: Dict[str, Any]) -> Dict[str, Any]:
     return {"machines": described}
 
 
-def _machines(params: Dict[str, Any]) -> List[Dict[str, Any]]:
+def _machine(params: Dict[str, Any]) -> Dict[str, Any]:
     with platforms.source(params["platform"], params["connection"]) as source:
-        found = [source.machine(params["machine_id"])] if params.get("machine_id") else source.discover()
-    return [machine.to_dict() for machine in found]
+        return source.machine(params["machine_id"]).to_dict()
 
 
 def describe_point(point: Point) -> Dict[str, Any]:

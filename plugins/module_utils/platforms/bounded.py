@@ -21,7 +21,7 @@ from ..errors import PlatformUnreachableError, SendenseError, from_result
 from ..hubstate.processes import die_with, kill_group, send_signal
 
 #: Seconds to look at a machine and to open its snapshot, each; to end what is open there; to list all machines of a host.
-OPENING_SECONDS, CLOSING_SECONDS, DISCOVERY_SECONDS = 120.0, 60.0, 120.0
+OPENING_SECONDS, CLOSING_SECONDS, DISCOVERY_SECONDS = 120.0, 60.0, 60.0
 #: Seconds between two calls of ``meanwhile``, and in which a killed fork must be gone.
 PAUSE_SECONDS, KILL_SECONDS = 2.0, 5.0
 

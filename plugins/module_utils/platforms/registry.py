@@ -8,10 +8,12 @@ Ansible ships to a node only what it finds as import statements, so folders are 
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, PlatformUnreachableError
+from ..model import Machine
 from ._base import Source, Target
+from .bounded import DISCOVERY_SECONDS, within
 from .libvirt.source import LibvirtSource
 from .libvirt.target import LibvirtTarget
 
@@ -32,6 +34,26 @@ def source(platform: str, connection: Optional[Dict[str, Any]] = None) -> Source
 def target(platform: str, connection: Optional[Dict[str, Any]] = None) -> Target:
     """The target of a platform, not yet connected. InvalidInputError as for :func:`source`."""
     return _find(TARGETS, platform, "target")(dict(connection or {}))
+
+
+def discover(platform: str, connection: Optional[Dict[str, Any]] = None, limit_s: float = DISCOVERY_SECONDS) -> List[Machine]:
+    """All machines of a platform, in at most twice ``limit_s``; errors as :meth:`Source.discover` and :func:`bounded.within`.
+
+    Twice: a machine that hangs holds up whoever is the first to ask for it. After that the platform itself knows that it hangs.
+    """
+
+    def ask() -> List[Dict[str, Any]]:
+        with source(platform, connection) as opened:
+            return [machine.to_dict() for machine in opened.discover()]
+
+    doing = f"Listing the machines of {platform}"
+    try:
+        found = within(limit_s, doing, ask)
+    except PlatformUnreachableError as error:
+        if "limit_s" not in error.details:
+            raise
+        found = within(limit_s, doing, ask)
+    return [Machine.from_dict(machine) for machine in found]
 
 
 def _find(known: Dict[str, Any], platform: str, kind: str) -> Any:

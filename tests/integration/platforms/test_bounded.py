@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Dict, Iterator
 
 import pytest
 
@@ -22,6 +22,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.processes import start_time
 from ansible_collections.sendense.platform.plugins.module_utils.platforms import registry
 from ansible_collections.sendense.platform.plugins.module_utils.platforms.bounded import within
+from ansible_collections.sendense.platform.plugins.module_utils.platforms.libvirt.discovery import HANGS_SECONDS
 from tests.contract.libvirt_lab import LibvirtSourceLab, tiny_disks
 from tests.lab.guest import Guest
 from tests.lab.host import LibvirtHost
@@ -114,24 +115,45 @@ def test_the_work_dies_with_its_caller(tmp_path: Path) -> None:
         time.sleep(0.02)
 
 
-def test_a_machine_whose_qemu_hangs_is_left_in_time_and_ended_when_it_goes_on(libvirt_host: LibvirtHost) -> None:
+@pytest.fixture
+def hung(libvirt_host: LibvirtHost) -> Iterator[LibvirtSourceLab]:
     guest = Guest.create(libvirt_host, "hung", disks=tiny_disks()).start(paused=True)
     lab = LibvirtSourceLab(guest)
-
-    def close() -> Any:
-        with registry.source("libvirt", lab.connection) as source:
-            return source.close_snapshot(lab.machine_id, JOB, OWNER, False, [])
-
-    qemu = guest.qemu_pid
-    os.kill(qemu, signal.SIGSTOP)
-    try:
-        begun = time.monotonic()
-        with pytest.raises(PlatformUnreachableError) as raised:
-            within(LIMIT_SECONDS, "Ending the snapshot", close)
-        assert raised.value.details == {"limit_s": LIMIT_SECONDS}
-        assert time.monotonic() - begun < LIMIT_SECONDS + 5
-    finally:
-        os.kill(qemu, signal.SIGCONT)
-    assert within(30, "Ending the snapshot", close) == []
+    yield lab
+    os.kill(guest.qemu_pid, signal.SIGCONT)
+    within(30, "Describing it", lambda: described(lab))
     lab.remove()
     guest.remove()
+
+
+def described(lab: LibvirtSourceLab) -> Dict[str, Any]:
+    with registry.source("libvirt", lab.connection) as source:
+        return source.machine(lab.machine_id).to_dict()
+
+
+def test_a_machine_whose_qemu_hangs_is_left_in_time_and_ended_when_it_goes_on(hung: LibvirtSourceLab) -> None:
+    def close() -> Any:
+        with registry.source("libvirt", hung.connection) as source:
+            return source.close_snapshot(hung.machine_id, JOB, OWNER, False, [])
+
+    os.kill(hung.guest.qemu_pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    with pytest.raises(PlatformUnreachableError) as raised:
+        within(LIMIT_SECONDS, "Ending the snapshot", close)
+    assert raised.value.details == {"limit_s": LIMIT_SECONDS}
+    assert time.monotonic() - begun < LIMIT_SECONDS + 5
+    os.kill(hung.guest.qemu_pid, signal.SIGCONT)
+    assert within(30, "Ending the snapshot", close) == []
+
+
+def test_the_machines_beside_one_that_hangs_are_found(hung: LibvirtSourceLab) -> None:
+    before = {machine.id: machine for machine in registry.discover("libvirt", hung.connection)}
+    os.kill(hung.guest.qemu_pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    # The first look is given up; by then libvirt knows that qemu does not answer, and the second one does not ask it.
+    found = {machine.id: machine for machine in registry.discover("libvirt", hung.connection, limit_s=HANGS_SECONDS + 2)}
+    assert time.monotonic() - begun < HANGS_SECONDS + 8
+    assert set(found) == set(before)
+    machine = found.pop(hung.machine_id)
+    assert (machine.name, [disk.size_bytes for disk in machine.disks]) == ("hung", [0, 0, 0])
+    assert found == {machine_id: machine for machine_id, machine in before.items() if machine_id != hung.machine_id}

@@ -9,12 +9,14 @@ from collections import Counter
 from typing import Any, List
 from xml.etree import ElementTree
 
-from ...errors import MachineNotFoundError, PlatformUnreachableError
+from ...errors import ForeignJobError, MachineNotFoundError, PlatformUnreachableError
 from ...model import Disk, Machine, Nic
 from .client import Client, libvirt, mapped
 from .xmltext import parse, qualified
 
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
+#: Seconds in which a qemu that lives answers whatever libvirt asks, also on a busy host.
+HANGS_SECONDS = 10
 _MEMORY_UNITS = {"b": 1, "bytes": 1, "kb": 1000, "k": 1024, "kib": 1024, "mb": 1000**2, "m": 1024**2, "mib": 1024**2}
 _MEMORY_UNITS.update({"gb": 1000**3, "g": 1024**3, "gib": 1024**3, "tb": 1000**4, "t": 1024**4, "tib": 1024**4})
 
@@ -44,8 +46,11 @@ def machine_from_xml(text: str) -> Machine:
     return machine
 
 
-def describe(client: Client, domain: Any) -> Machine:
-    """One machine with everything the host knows of it. MachineNotFoundError if it vanishes meanwhile."""
+def describe(client: Client, domain: Any, measured: bool = True) -> Machine:
+    """One machine with everything the host knows of it, sizes only if they are ``measured``. MachineNotFoundError if it vanishes.
+
+    ForeignJobError (retryable) if the machine is busy for longer than libvirt waits.
+    """
     with mapped("Cannot read the machine", PlatformUnreachableError):
         machine = machine_from_xml(domain.XMLDesc(0))
         machine.power = power_of(domain)
@@ -53,22 +58,36 @@ def describe(client: Client, domain: Any) -> Machine:
         machine.snapshots = sorted(snapshot.getName() for snapshot in domain.listAllSnapshots())
         for disk in machine.disks:
             _resolve_volume(client, disk)
-            if not disk.excluded:
+            if measured and not disk.excluded:
                 _measure(domain, disk)
     return machine
 
 
 def discover(client: Client) -> List[Machine]:
-    """All machines, sorted by id; one that vanishes meanwhile is left out."""
+    """All machines, sorted by id; one that vanishes meanwhile is left out, and one that hangs has no sizes."""
     found = []
     with mapped("Cannot list the machines", PlatformUnreachableError):
         domains = client.handle.listAllDomains()
     for domain in domains:
         try:
-            found.append(describe(client, domain))
+            found.append(describe(client, domain, measured=not hangs(domain)))
         except MachineNotFoundError:
             continue
+        except ForeignJobError:
+            found.append(describe(client, domain, measured=False))
     return sorted(found, key=lambda machine: machine.id)
+
+
+def hangs(domain: Any) -> bool:
+    """Whether qemu has not answered somebody's request for so long that nobody else should wait for it. Never waits itself."""
+    try:
+        if not domain.isActive():
+            return False
+        state, _details, waited_ms = domain.controlInfo()
+    except libvirt.libvirtError:
+        return False  # it has just stopped or vanished, or it says so again when it is described
+    occupied = state in (libvirt.VIR_DOMAIN_CONTROL_ERROR, libvirt.VIR_DOMAIN_CONTROL_OCCUPIED)
+    return bool(occupied and waited_ms > HANGS_SECONDS * 1000)
 
 
 def power_of(domain: Any) -> str:
@@ -172,7 +191,7 @@ def _measure(domain: Any, disk: Disk) -> None:
     try:
         disk.size_bytes = int(domain.blockInfo(disk.device)[0])
     except libvirt.libvirtError as exc:
-        if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+        if exc.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_TIMEOUT):
             raise
         disk.excluded = f"its size cannot be read: {exc}"
 
