@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import partial
 from typing import Any, Dict, FrozenSet, Iterable, List, Set
 
 from ...catalog.decision import choose_previous, known_change_ids
-from ...errors import PlatformAuthenticationError, PlatformUnreachableError, SendenseError
+from ...errors import MachineNotFoundError, PlatformAuthenticationError, PlatformUnreachableError, SendenseError
 from ...hubstate.statedir import StateDir
 from ...model import machine_key
 from ...platforms import registry as platforms
 from ...platforms._base import Source
+from ...platforms.bounded import DISCOVERY_SECONDS, within
 from ...repositories import registry as repositories
 from ...repositories._base import PointFilter, Repository
 from .kinds import ERROR, KINDS, SEVERITIES, Diagnosis, kinds_to_mend, ordered
@@ -96,6 +98,8 @@ def examine_node(params: Dict[str, Any], check_mode: bool) -> Result:
     unread: List[Diagnosis] = []
     for group in _by_connection(params["machines"]):
         try:
+            # Before anything that has no limit: a machine that hangs is known after this, and holds up nobody any more.
+            platforms.discover(group[0]["platform"], group[0]["connection"])
             with platforms.source(group[0]["platform"], group[0]["connection"]) as source:
                 for machine in group:
                     found += _machine(source, machine, state, params, frozenset() if check_mode else wanted)
@@ -110,13 +114,24 @@ def examine_node(params: Dict[str, Any], check_mode: bool) -> Result:
 
 def _machine(source: Source, machine: Dict[str, Any], state: StateDir, params: Dict[str, Any], wanted: FrozenSet[str]) -> List[Diagnosis]:
     try:
+        within(DISCOVERY_SECONDS, f"Asking for machine {machine['machine_id']}", partial(_ask, machine))
         found = examine_source(source, machine, state, params)
-    except (PlatformUnreachableError, PlatformAuthenticationError):
+    except (PlatformUnreachableError, PlatformAuthenticationError) as error:
+        if "limit_s" in error.details:
+            return [_unreadable(machine, error)]
         raise
     except SendenseError as error:
         return [_unreadable(machine, error)]
     mend_source(source, machine, state, params, choose(found, wanted, machine_key(machine["platform"], machine["machine_id"])))
     return found
+
+
+def _ask(machine: Dict[str, Any]) -> None:
+    with platforms.source(machine["platform"], machine["connection"]) as source:
+        try:
+            source.machine(machine["machine_id"])
+        except MachineNotFoundError:
+            return  # it says so itself when it is examined
 
 
 def _unreadable(machine: Dict[str, Any], error: SendenseError) -> Diagnosis:
