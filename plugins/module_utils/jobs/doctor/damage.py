@@ -40,7 +40,7 @@ def damaged(points: List[Point]) -> List[Diagnosis]:
         kind = (
             "manifest_unreadable" if point_id not in manifests else "chain_broken" if chain.fault(manifests, point_id) else "point_damaged"
         )
-        text = point.damage + (f"; {len(dependants)} backups depend on it" if dependants else "")
+        text = point.damage + _dependants(dependants)
         found.append(Diagnosis(kind, point_id, text, details={"dependants": dependants, "immutable_until": point.immutable_until}))
     return found
 
@@ -95,6 +95,12 @@ def _checked(check: Any, key: str, point_id: str) -> List[Finding]:
 def _diagnosis(fault: Finding, readable: Dict[str, Manifest]) -> Diagnosis:
     name = f"{fault.point_id} {fault.disk}".strip()
     dependants = chain.descendants(readable, fault.point_id)
-    text = fault.message + (f"; {len(dependants)} backups depend on it" if dependants else "")
+    text = fault.message + _dependants(dependants)
     facts = {"point_id": fault.point_id, "disk": fault.disk, "check": fault.kind, "message": fault.message, "dependants": dependants}
     return Diagnosis(_OF_FINDING[fault.kind], name, text, details=facts)
+
+
+def _dependants(dependants: List[str]) -> str:
+    if not dependants:
+        return ""
+    return "; 1 backup depends on it" if len(dependants) == 1 else f"; {len(dependants)} backups depend on it"
