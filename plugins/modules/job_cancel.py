@@ -68,11 +68,13 @@ machine_key:
   returned: success
   type: str
 jobs:
-  description: The jobs that were running here, and would be cancelled in check mode.
+  description:
+    - The jobs that were running here, and would be cancelled in check mode.
+    - C(kind) is C(backup), C(restore), C(verify) or C(prune); C(job) if it ended meanwhile, or was begun by an older version.
   returned: success
   type: list
   elements: dict
-  sample: [{job_id: 0123456789abcdef0123456789abcdef, role: node, requested_before: false}]
+  sample: [{job_id: 0123456789abcdef0123456789abcdef, kind: backup, role: node, requested_before: false}]
 """
 
 from typing import Any, Dict

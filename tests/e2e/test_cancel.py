@@ -61,9 +61,10 @@ def test_a_backup_is_cancelled_and_the_one_beside_it_is_not(backed_up: Estate) -
     started = backed_up.site.start("backup", "one,two", dict(SLOW, backup_vm_full=True))
     copying(backed_up, started, "one", "two")
     would = backed_up.site.play("cancel", "one", options=["--check"])
-    assert would.changed("one") > 0 and "would cancel" in would.output
+    assert would.changed("one") > 0 and "one: would cancel backup " in would.output
     assert sorted(roles(backed_up, "one")) == ["hub", "node"]
     done = backed_up.site.play("cancel", "one")
+    assert "one: cancelled backup " in done.output
     assert done.changed("one") > 0 and roles(backed_up, "one") == []
     again = backed_up.site.play("cancel", "one")
     assert again.changed("one") == 0
@@ -83,7 +84,7 @@ def test_a_restore_is_cancelled_and_takes_everything_back(backed_up: Estate, wha
     started = backed_up.site.start("restore", "one", dict(SLOW, **(where if what == "machine" else {"restore_vm_directory": str(folder)})))
     copying(backed_up, started, "one")
     assert os.listdir(folder)
-    backed_up.site.play("cancel", "one")
+    assert "one: cancelled restore " in backed_up.site.play("cancel", "one").output
     assert roles(backed_up, "one") == []
     assert only(started.wait(), "one")["error_code"] == "JOB_CANCELLED"
     assert os.listdir(folder) == []

@@ -39,7 +39,7 @@ def open_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     }
     if check_mode:
         return dict(facts, **_previous(repository, key, params), job={"id": new_job_id(), "path": "", "heartbeat": ""})
-    place = begin(params, HUB, params.get("job_id") or new_job_id(), {"machine_key": key})
+    place = begin(params, HUB, params.get("job_id") or new_job_id(), {"machine_key": key, "kind": "backup"})
     try:
         place.hold(lease_name(identity["owner"], key), f"machine {params['machine_id']} in repository {identity['repository_id']}")
         reached("open:leased")

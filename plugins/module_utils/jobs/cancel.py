@@ -47,14 +47,22 @@ def living(state: StateDir, key: str, job_ids: List[str]) -> List[JobDir]:
 
 
 def _key(job: JobDir) -> str:
+    return str(_meta(job).get("machine_key", ""))
+
+
+def _kind(job: JobDir) -> str:
+    return str(_meta(job).get("kind") or "job")
+
+
+def _meta(job: JobDir) -> Dict[str, Any]:
     try:
-        return str(job.meta().get("machine_key", ""))
+        return job.meta()
     except JobNotFoundError:
-        return ""  # it ended just now
+        return {}  # it ended just now
 
 
 def _describe(job: JobDir) -> Dict[str, Any]:
-    return {"job_id": job.job_id, "role": job.role, "requested_before": job.cancelled()}
+    return {"job_id": job.job_id, "kind": _kind(job), "role": job.role, "requested_before": job.cancelled()}
 
 
 def _wait(jobs: List[JobDir], seconds: float) -> None:
@@ -62,7 +70,7 @@ def _wait(jobs: List[JobDir], seconds: float) -> None:
     running = [job for job in jobs if job.alive()]
     while running and seconds:
         if time.monotonic() >= deadline:
-            names = ", ".join(f"{job.job_id} ({job.role})" for job in running)
+            names = ", ".join(f"{_kind(job)} {job.job_id} ({job.role})" for job in running)
             raise JobRunningError(
                 f"Cancelled, but not ended within {seconds:g} s: {names}. Their keepers still stop servers or undo what was begun; look "
                 "again with the same command, and if it stays so, at keeper.log and undo.log in the job's directory.",

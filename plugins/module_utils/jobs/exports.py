@@ -91,7 +91,7 @@ def start_for_restore(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any
     point = repository.get(key, params["point_id"]) if params["point_id"] else _newest_sound(repository, key)
     if check_mode:
         return dict(_answer([]), **_facts(repository, point), changed=True, job={"id": new_job_id(), "path": "", "heartbeat": ""})
-    place = begin(params, HUB, params.get("job_id") or new_job_id(), {"machine_key": key})
+    place = begin(params, HUB, params.get("job_id") or new_job_id(), {"machine_key": key, "kind": "restore"})
     try:
         hold_for_reading(place, repository, key, [point.manifest.point_id])
         reached("restore:point-held")

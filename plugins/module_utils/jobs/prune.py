@@ -35,7 +35,7 @@ def prune_points(params: Dict[str, Any], check_mode: bool) -> Result:
         return outcome(found.rows())
     if found.refused and not open_merges:
         raise refusal(found, key)
-    place = begin(params, HUB, params["job_id"], {"machine_key": key})
+    place = begin(params, HUB, params["job_id"], {"machine_key": key, "kind": "prune"})
     identity = repository.identity()
     try:
         place.hold(lease_name(identity["owner"], key), f"machine {key} in repository {identity['repository_id']}")

@@ -50,7 +50,7 @@ def prepare(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         existing = target.check(request)
         if existing or check_mode:
             return {"changed": not existing, "existing_id": existing, "machine_id": existing, "nbd_targets_string": ""}
-        place = begin(params, NODE, params["job_id"], {"machine_key": params["manifest"]["machine_key"]})
+        place = begin(params, NODE, params["job_id"], {"machine_key": params["manifest"]["machine_key"], "kind": "restore"})
         try:
             place.hold(f"restore-{params['platform']}-{request.point_id}-{params['job_id']}", f"restore {params['job_id']}")
             order = {"kind": "machine", "platform": params["platform"], "connection": params["connection"]}

@@ -63,7 +63,7 @@ def open_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     if check_mode:
         return {"changed": True, "plan": plan_result(SnapshotPlan.from_dict(within(OPENING_SECONDS, planning, partial(_plan, params))))}
     key = machine_key(params["platform"], params["machine_id"])
-    place = begin(params, NODE, params["job_id"], {"machine_key": key})
+    place = begin(params, NODE, params["job_id"], {"machine_key": key, "kind": "backup"})
     try:
         place.hold(f"source-{key}", name)
         look = partial(_clean_and_plan, params, place.state)

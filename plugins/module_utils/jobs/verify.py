@@ -40,7 +40,7 @@ def verify_points(params: Dict[str, Any], check_mode: bool) -> Result:
         state = {"todo": wanted_points(repository, key, params), "points": [], "marked": []}
         if check_mode:
             return {"changed": False, "ok": None, "points": [], "marked": [], "would_verify": state["todo"]}
-        place = begin(params, HUB, params["job_id"], {"machine_key": key})
+        place = begin(params, HUB, params["job_id"], {"machine_key": key, "kind": "verify"})
         state["todo"] = _held(place, repository, key, params, state["todo"])
     try:
         following = _advance(place, repository, key, state, params["phase"])

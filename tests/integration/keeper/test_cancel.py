@@ -161,9 +161,9 @@ def test_jobs_of_the_machine_are_cancelled_and_of_no_other(start, tmp_path):
 
 
 def test_only_the_named_job_is_cancelled(start):
-    first, second = start(), start()
+    first, second = start(meta={"machine_key": "libvirt-1", "kind": "prune"}), start()
     done = cancel.cancel_jobs(_params(first, job_ids=[first.job.job_id]), check_mode=False)
-    assert [job["job_id"] for job in done["jobs"]] == [first.job.job_id]
+    assert [(job["job_id"], job["kind"]) for job in done["jobs"]] == [(first.job.job_id, "prune")]
     assert second.job.alive() and not second.job.cancelled()
     second.client.finish()
 
