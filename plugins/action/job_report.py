@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -33,10 +33,11 @@ def backup_report(arguments: Dict[str, Any]) -> Report:
         report.update(planned=True, disks=plan.get("disks", []), expected_bytes=plan.get("expected_bytes", 0))
         expected = human_bytes(report["expected_bytes"])
         report["lines"] = [f"would be backed up to {report['repository'].get('path', '')}, about {expected} to read in all"]
-        report["lines"] += [*table(rows, ("key", "level", "reason", "to_read")), *_warnings(report)]
+        report["lines"] += [*_disk_table(rows, ("level", "reason", "to_read")), *_warnings(report)]
         return report
     moved = {disk["key"]: disk for disk in copied.get("disks", [])}
-    rows = [_disk_row(disk, moved.get(disk["key"], {})) for disk in committed["disks"]]
+    devices = _devices((snapped.get("snapshot") or {}).get("machine") or {})
+    rows = [_disk_row(disk, moved.get(disk["key"], {}), devices.get(disk["id"], "")) for disk in committed["disks"]]
     point = committed["point"]
     audit = committed.get("audit") or {}
     report.update(planned=False, point=point, disks=rows, totals=copied.get("totals", {}), audit=audit)
@@ -45,7 +46,7 @@ def backup_report(arguments: Dict[str, Any]) -> Report:
     why = f" ({consistency['reason']})" if consistency.get("reason") else ""
     how = f"{consistency['reached']}-consistent{why}, verified {point['verified']['method']}"
     report["lines"] = [f"backup {point['id']}, {point['level']}, {how}"]
-    report["lines"] += table([_human(row) for row in rows], ("key", "level", "reason", "read", "written", "zeroed", "rate", "stored"))
+    report["lines"] += _disk_table([_human(row) for row in rows], ("level", "reason", "read", "written", "zeroed", "rate", "stored"))
     if audit.get("blocks_checked"):
         how = f" (all, because of {audit['reason']})" if audit.get("in_full") else ""
         report["lines"].append(f"audit of change tracking: {audit['blocks_checked']} blocks that were not copied are as recorded{how}")
@@ -73,8 +74,18 @@ def _bound(disk: Dict[str, Any]) -> str:
     return ("" if disk.get("expected_exact") else "about ") + human_bytes(disk.get("expected_bytes"))
 
 
-def _disk_row(disk: Dict[str, Any], moved: Dict[str, Any]) -> Dict[str, Any]:
-    row = {name: disk.get(name) for name in ("key", "id", "level", "reason", "root", "file_size", "blocks_checked")}
+def _devices(machine: Dict[str, Any]) -> Dict[str, str]:
+    """What the machine itself calls its disks, which is what warnings name, by the disks' ids."""
+    return {disk["id"]: str(disk.get("device") or "") for disk in machine.get("disks", [])}
+
+
+def _disk_table(rows: List[Dict[str, Any]], columns: Tuple[str, ...]) -> List[str]:
+    return table(rows, ("key", *(("device",) if any(row.get("device") for row in rows) else ()), *columns))
+
+
+def _disk_row(disk: Dict[str, Any], moved: Dict[str, Any], device: str) -> Dict[str, Any]:
+    row: Dict[str, Any] = {"device": device}
+    row.update((name, disk.get(name)) for name in ("key", "id", "level", "reason", "root", "file_size", "blocks_checked"))
     row.update({name: moved.get(name) for name in ("bytes_read", "bytes_written", "bytes_zeroed", "seconds", "rate")})
     return row
 
@@ -112,13 +123,19 @@ def restore_report(arguments: Dict[str, Any]) -> Report:
     served, copied, restored = (arguments.get(name) or {} for name in ("served", "copied", "restored"))
     manifest = served.get("manifest") or {}
     report: Report = {"point_id": manifest.get("point_id", ""), "machine_id": restored.get("machine_id") or restored.get("existing_id")}
-    report.update(paths=restored.get("paths", {}), disks=copied.get("disks", []), totals=copied.get("totals", {}))
+    report.update(paths=restored.get("paths", {}), disks=_named_disks(copied, manifest), totals=copied.get("totals", {}))
     rows = [_human(disk) for disk in report["disks"]]
     done = "restored" if rows else ("already restored" if report["machine_id"] else "would be restored")
     report["destination"] = str(arguments.get("destination") or "")
     where = f" to {report['destination']}" if report["destination"] else ""
-    report["lines"] = [f"backup {report['point_id']} {done}{where}", *(table(rows, ("key", "read", "written", "rate")) if rows else [])]
+    report["lines"] = [f"backup {report['point_id']} {done}{where}", *(_disk_table(rows, ("read", "written", "rate")) if rows else [])]
     return report
+
+
+def _named_disks(copied: Dict[str, Any], manifest: Dict[str, Any]) -> List[Dict[str, Any]]:
+    devices = _devices(manifest.get("machine") or {})
+    names = {disk["key"]: devices.get(disk["id"], "") for disk in manifest.get("disks", [])}
+    return [dict(disk, device=names.get(disk["key"], "")) for disk in copied.get("disks", [])]
 
 
 def failure_report(failure: Dict[str, Any]) -> Report:

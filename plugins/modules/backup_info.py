@@ -68,7 +68,7 @@ EXAMPLES = r"""
 RETURN = r"""
 points:
   description:
-    - The points that pass the filter, oldest first, with one entry per disk.
+    - The points that pass the filter, oldest first, with one entry per disk; C(device) is what the machine called the disk then.
     - C(audited) says which of the blocks that a point did not copy were compared with the source, C(all) or C(sample), C(distrusted) why no
       incremental is built on it.
   returned: success

@@ -133,7 +133,7 @@ plan:
   description: Level, reason and expected bytes of each disk.
   returned: when state is present
   type: dict
-  sample: {expected_bytes: 1048576, disks: [{key: disk0, level: incremental, reason: change_tracking}]}
+  sample: {expected_bytes: 1048576, disks: [{key: disk0, device: vda, level: incremental, reason: change_tracking}]}
 disks:
   description: One entry per disk, in the form that M(sendense.platform.nbd_export) takes.
   returned: when state is present, outside of check mode

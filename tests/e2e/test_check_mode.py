@@ -73,7 +73,7 @@ def test_backup_in_check_mode_says_level_reason_bytes_and_destination(checked, u
     for name, level, reason in (("fresh", "full", "no_previous_backup"), ("known", "incremental", "change_tracking")):
         assert f"{name}: would be backed up to {found.site.repository}" in run.output
         (line,) = [line for line in run.output.splitlines() if line.startswith(f"{name}: disk0")]
-        assert level in line and reason in line and ("KiB" in line or "MiB" in line)
+        assert line.split()[2] == "vda" and level in line and reason in line and ("KiB" in line or "MiB" in line)
 
 
 def test_restore_in_check_mode_to_a_machine_and_to_files(checked, unchanged):

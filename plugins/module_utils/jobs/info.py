@@ -48,7 +48,8 @@ def describe_point(point: Point) -> Dict[str, Any]:
     described["machine_name"] = manifest.machine.get("name", "")
     described["size_bytes"] = sum(disk.size_bytes for disk in manifest.disks)
     described["stored_bytes"] = sum(disk.file_size for disk in manifest.disks)
-    described["disks"] = [asdict(disk) for disk in manifest.disks]
+    devices = {disk["id"]: disk.get("device", "") for disk in manifest.machine.get("disks", [])}
+    described["disks"] = [dict(asdict(disk), device=devices.get(disk.id, "")) for disk in manifest.disks]
     described.update(status=point.status, damage=point.damage, immutable_until=point.immutable_until, distrusted=point.distrusted)
     described["audited"] = manifest.versions.get(AUDITED, "")
     return described

@@ -46,8 +46,9 @@ def request_of(params: Dict[str, Any], work_dir: str = "") -> SnapshotRequest:
 
 def plan_result(plan: SnapshotPlan) -> Dict[str, Any]:
     """A plan as a task result."""
+    devices = {disk.key: disk.device for disk in plan.machine.disks}
     return {
-        "disks": [asdict(disk) for disk in plan.disks],
+        "disks": [dict(asdict(disk), device=devices.get(disk.key, "")) for disk in plan.disks],
         "expected_bytes": plan.expected_bytes,
         "consistency": plan.consistency,
         "skipped_disks": plan.skipped_disks,

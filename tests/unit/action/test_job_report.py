@@ -1,11 +1,15 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a failed report leaves of itself on the screen."""
+"""What reports of backups, of restores and of failures put on the screen."""
 
 from __future__ import annotations
 
-from ansible_collections.sendense.platform.plugins.action.job_report import brief, failure_report
+from dataclasses import asdict
+from typing import Any, Dict
+
+from ansible_collections.sendense.platform.plugins.action.job_report import backup_report, brief, failure_report, restore_report
+from tests.unit.catalog.manifests import a_disk, a_manifest
 
 EVENTS = [{"event": "TRACKING_LIED"}]
 
@@ -17,3 +21,26 @@ def test_a_failed_task_shows_no_lists_twice_and_its_message_once() -> None:
     whole = dict(failed, findings=[{"kind": "dead_job"}], counts={"error": 1}, ok=False, file="/r/doctor-a.json", events=EVENTS)
     del whole["lines"]
     assert brief(whole) == {"ok": False, "file": "/r/doctor-a.json", "events": EVENTS}
+
+
+MOVED: Dict[str, Any] = {"key": "disk0", "bytes_read": 65536, "bytes_written": 65536, "rate": 65536}
+
+
+def described(device: str) -> Dict[str, Any]:
+    """A manifest whose machine calls its disk so, or does not say."""
+    found = a_manifest(1).to_dict()
+    found["machine"]["disks"][0]["device"] = device
+    return found
+
+
+def test_a_disk_is_shown_with_the_name_that_its_machine_has_for_it() -> None:
+    point = {"id": "p", "level": "full", "consistency": {"reached": "crash"}, "verified": {"method": "direct"}}
+    for device, header in (("vda", ["key", "device", "level"]), ("", ["key", "level", "reason"])):
+        snapped, committed = {"snapshot": {"machine": described(device)["machine"]}}, {"point": point, "disks": [asdict(a_disk())]}
+        report = backup_report({"snapped": snapped, "committed": committed, "copied": {"disks": [MOVED]}})
+        assert report["lines"][1].split()[:3] == header and report["disks"][0]["device"] == device
+
+
+def test_a_restored_disk_is_shown_with_the_name_that_it_had() -> None:
+    report = restore_report({"served": {"manifest": described("vdc")}, "copied": {"disks": [MOVED]}, "restored": {"machine_id": "a"}})
+    assert report["lines"][1].split()[:2] == ["key", "device"] and report["lines"][2].split()[:2] == ["disk0", "vdc"]
