@@ -87,7 +87,7 @@ options:
     description:
       - Keys of all machines of the inventory, C(sendense_machine_key) (hub only). Machines of the repository that are not among
         them are looked at, too, and reported as gone.
-      - Without any, no machine is called gone.
+      - Without any, no machine is called gone. Without any O(machines) either, all machines of the repository are looked at.
     type: list
     elements: str
     default: []

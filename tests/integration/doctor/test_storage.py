@@ -361,3 +361,14 @@ def test_a_machine_that_left_the_inventory_is_reported_and_looked_at(
     assert examine_hub(given, False)["changed"] is True
     assert examine_hub(given, False)["changed"] is False
     assert "source_gone" not in str(examine_hub(params(root, state, machines=[machine]), False)["findings"])
+    assert "it has 1 backup here" in str(examine_hub(given, False)["findings"])
+
+
+def test_a_repository_whose_machines_are_all_gone_is_looked_at(
+    repository: LocalRepository, root: Path, state: StateDir, guest: Guest
+) -> None:
+    (point,) = chain_of(repository, guest, 1)
+    (root / "machines" / guest.key / "points" / point.manifest.point_id / "disk0.qcow2").unlink()
+    found = examine_hub(params(root, state), False)["findings"]
+    assert ("file_missing", guest.key) in [(one["kind"], one["machine_key"]) for one in found]
+    assert "source_gone" not in [one["kind"] for one in found]  # without an inventory nobody knows

@@ -52,8 +52,9 @@ def examine_hub(params: Dict[str, Any], check_mode: bool) -> Result:
 def _machines(repository: Repository, state: StateDir, params: Dict[str, Any], ids: Dict[str, str], check_mode: bool) -> List[Diagnosis]:
     wanted, stored, found = kinds_to_mend(params["mend"]), repository.machines(), []
     inventory = set(params["inventory"])
-    gone = [key for key in stored if key not in inventory and key not in ids] if inventory else []
-    for key in sorted(set(stored) & set(ids)) + gone:
+    # Whoever names no machine at all, as for a hub whose machines are all gone, asks about every one that is stored.
+    others = [key for key in stored if key not in inventory and key not in ids] if inventory or not ids else []
+    for key in sorted(set(stored) & set(ids)) + others:
         of_machine = examine_machine(repository, state, key, params["digests"])
         if not check_mode:
             mend_machine(repository, state, key, of_machine, wanted)
@@ -61,9 +62,9 @@ def _machines(repository: Repository, state: StateDir, params: Dict[str, Any], i
             # A mark cures nothing: what is damaged now is damage that is left.
             there = {(one.kind, one.object) for one in of_machine}
             of_machine += [one for one in examine_machine(repository, state, key) if (one.kind, one.object) not in there]
-        count = len(repository.list(PointFilter(machine_key=key))) if key in gone else 0
+        count = len(repository.list(PointFilter(machine_key=key))) if inventory and key in others else 0
         if count:
-            text = f"it has {count} backups here, and no machine of the inventory has this key"
+            text = f"it has {count} backup{'' if count == 1 else 's'} here, and no machine of the inventory has this key"
             of_machine.append(Diagnosis("source_gone", key, text, machine_key=key, details={"points": count}))
         for one in of_machine:
             one.machine_id = ids.get(key, "")
