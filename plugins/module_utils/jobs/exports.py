@@ -116,7 +116,7 @@ def _newest_sound(repository: Repository, key: str) -> Point:
     sound = repository.list(PointFilter(machine_key=key, status="ok"))
     if not sound:
         raise PointNotFoundError(
-            f"Machine {key} has no sound backup in this repository. List all of its backups with backup_info, damaged ones included."
+            f"Machine {key} has no sound backup in this repository. playbooks/list.yml lists all of its backups, damaged ones included."
         )
     # By generation, which only grows: a clock that was set back changes nothing.
     return max(sound, key=lambda point: point.manifest.generation)

@@ -70,7 +70,7 @@ def _held(place: JobPlace, repository: Repository, key: str, params: Dict[str, A
         there = [point.manifest.point_id for point in repository.list(PointFilter(machine_key=key)) if point.status != "merging"]
         gone = sorted(set(params["point_ids"]) - set(there))
         if gone:
-            raise PointNotFoundError(f"Backup {', '.join(gone)} of machine {key} has expired meanwhile. List the backups with backup_info.")
+            raise PointNotFoundError(f"Backup {', '.join(gone)} of machine {key} has expired meanwhile. playbooks/list.yml lists what there is.")
         return [point_id for point_id in wanted if point_id in there]
     except SendenseError:
         discard(place)
@@ -87,7 +87,7 @@ def wanted_points(repository: Repository, key: str, params: Dict[str, Any]) -> L
     asked = params["point_ids"] or _newest(points, key)
     unknown = sorted(set(asked) - set(known))
     if unknown:
-        raise InvalidInputError(f"Machine {key} has no backup {', '.join(unknown)} in this repository; list them with backup_info.")
+        raise InvalidInputError(f"Machine {key} has no backup {', '.join(unknown)} in this repository; playbooks/list.yml lists them.")
     merging = sorted(set(asked) - set(promised))
     if merging:
         raise PointInUseError(

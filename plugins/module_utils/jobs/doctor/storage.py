@@ -72,7 +72,7 @@ def examine_machine(repository: Repository, state: StateDir, key: str, digests: 
         points = repository.list(PointFilter(machine_key=key))
         found = damaged(points) + distrusted(points) + faults(repository, key, points, digests) + _clock(points, now or time.time())
         if points and not any(point.status == "ok" for point in points):
-            text = f"none of its {len(points)} backups is sound"
+            text = "its only backup is not sound" if len(points) == 1 else f"none of its {len(points)} backups is sound"
             found.append(Diagnosis("no_sound_point", key, text, details={"points": [point.manifest.point_id for point in points]}))
         found += _partials(repository, state, key) + _merges(repository, state, key)
     except RepositoryIoError as error:
