@@ -70,7 +70,9 @@ def _held(place: JobPlace, repository: Repository, key: str, params: Dict[str, A
         there = [point.manifest.point_id for point in repository.list(PointFilter(machine_key=key)) if point.status != "merging"]
         gone = sorted(set(params["point_ids"]) - set(there))
         if gone:
-            raise PointNotFoundError(f"Backup {', '.join(gone)} of machine {key} has expired meanwhile. playbooks/list.yml lists what there is.")
+            raise PointNotFoundError(
+                f"Backup {', '.join(gone)} of machine {key} has expired meanwhile. playbooks/list.yml lists what there is."
+            )
         return [point_id for point_id in wanted if point_id in there]
     except SendenseError:
         discard(place)
