@@ -9,8 +9,8 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
