@@ -137,7 +137,7 @@ def settings(found: Estate) -> Dict[str, Any]:
     special = {
         **{name: {"path": str(directory / name)} for name in ("nowhere", "blank", "unmounted")},
         "mistaken": dict(good, id=str(uuid.UUID(int=1))),
-        "crowded": dict(good, reserve_bytes=shutil.disk_usage(directory).free - 512 * 1024),
+        "crowded": dict(good, reserve_bytes=shutil.disk_usage(directory).total),
     }
     return {
         "e2e_repositories": special,
