@@ -15,7 +15,7 @@ import zipfile
 from importlib import _bootstrap_external
 
 from ..errors import InvalidInputError
-from ..hubstate.files import sync_directory
+from ..hubstate.files import replace
 from ..hubstate.statedir import StateDir
 
 ENDING = ".pyz"
@@ -39,8 +39,7 @@ def store_agent(state: StateDir, content: bytes, digest: str) -> str:
         return path
     if hashlib.sha256(content).hexdigest() != digest:
         raise InvalidInputError(f"The agent's content does not have the digest {digest}: it was damaged on its way. Send it again.")
-    _write(path, content)
-    sync_directory(state.agent)
+    replace(path, content, durable=True)
     return path
 
 
@@ -54,7 +53,7 @@ def compiled(path: str) -> str:
     if os.path.isfile(fast):
         return fast
     try:
-        _write(fast, _with_byte_code(path))
+        replace(fast, _with_byte_code(path), durable=True)
     except (OSError, zipfile.BadZipFile):
         return path  # whoever runs it will say what is wrong with it
     return fast
@@ -76,21 +75,6 @@ def _byte_code(source: bytes, name: str) -> bytes:
     code = compile(source, name, "exec", dont_inherit=True)
     # What py_compile calls; itself it takes and makes files only.
     return bytes(_bootstrap_external._code_to_hash_pyc(code, importlib.util.source_hash(source), False))  # type: ignore[attr-defined]
-
-
-def _write(path: str, content: bytes) -> None:
-    """All of it under its name, or nothing."""
-    partial = f"{path}.{os.getpid()}.tmp"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
 
 
 def is_stored(state: StateDir, digest: str) -> bool:

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the command lines of mover and verifier share: bad input, signals, the answer, exit codes.
+"""What the command lines of mover, verifier and merger share: bad input, signals, the answer, exit codes.
 
 Exit codes: 0 done, 1 failed, 2 bad input (nothing was touched), 3 cancelled. The last line on standard output is the
 final document as JSON, with an ``error`` in the usual shape.
@@ -18,6 +18,9 @@ from typing import Any, Callable, Dict, NoReturn, Sequence
 from ..errors import InvalidInputError, JobCancelledError, SendenseError
 from .loop import Stop, defect
 from .status import CANCELLED, DONE, FAILED, SCHEMA
+
+#: Takes the paths of plan, status file and cancel file, and what stops it; returns the final document.
+PlanWork = Callable[[str, str, str, Stop], Dict[str, Any]]
 
 EXIT_CODES = {DONE: 0, FAILED: 1, CANCELLED: 3}
 EXIT_BAD_INPUT = 2
@@ -60,6 +63,21 @@ def run(action: Callable[[Sequence[str]], Dict[str, Any]], argv: Sequence[str]) 
     if code == EXIT_BAD_INPUT:
         sys.stderr.write(f"{document['error']['msg']}\n")  # what a keeper passes on: there is no status file
     return code
+
+
+def run_plan(argv: Sequence[str], prog: str, description: str, plan_help: str, work: PlanWork) -> int:
+    """Run a command whose only input is a plan: ``<prog> --plan FILE --status FILE --cancel FILE``; returns the exit code."""
+
+    def action(arguments: Sequence[str]) -> Dict[str, Any]:
+        parser = StrictParser(prog, description)
+        parser.add_argument("--plan", required=True, help=f"JSON file: {plan_help} and options")
+        parser.add_argument("--status", default="", help="file to report progress in")
+        parser.add_argument("--cancel", default="", help="file whose appearance cancels")
+        found = parser.parse_args(list(arguments))
+        stop = Stop()
+        return work(found.plan, found.status, found.cancel, stop)
+
+    return run(action, argv)
 
 
 def byte_count(text: str) -> int:

@@ -15,7 +15,7 @@ import os
 import re
 import subprocess
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from ..errors import (
@@ -72,16 +72,19 @@ def create_qcow2(path: str, size: int, backing: Optional[str] = None, *, backing
         # -u: qemu must not open the parent, whose header it would follow; the caller has judged the parent already.
         argv += ["-u", "-b", backing, "-F", backing_format]
     _claim(path)
-    try:
+    with ExitStack() as undo:
+        undo.callback(_remove, path)
         _run(argv + [os.path.abspath(path), str(size)], path, _CREATE_SECONDS)
         header = read_qcow2_header(path, backing)
         if header.size != size:
             raise ImageRejectedError(f"{path!r} was created with {header.size} bytes instead of {size}.")
-    except BaseException:
-        with suppress(OSError):  # qemu-img may have removed it, and the failure is the news
-            os.unlink(path)
-        raise
+        undo.pop_all()
     return header
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):  # qemu-img may have removed it, and the failure before is the news
+        os.unlink(path)
 
 
 def create_raw(path: str, size: int) -> None:

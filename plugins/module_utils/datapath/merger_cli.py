@@ -17,16 +17,16 @@ from .merger import merge, read_merge_plan
 
 def main(argv: Sequence[str]) -> int:
     """Move the data of the disks that the plan names; returns the exit code."""
-    return cli.run(_merge, argv)
+    return cli.run_plan(
+        argv,
+        "merger",
+        "Move the data of layers of backups down into the lowest one.",
+        "disks (key, action, top, base, size_bytes)",
+        _merge,
+    )
 
 
-def _merge(argv: Sequence[str]) -> Dict[str, Any]:
-    parser = cli.StrictParser("merger", "Move the data of layers of backups down into the lowest one.")
-    parser.add_argument("--plan", required=True, help="JSON file: disks (key, action, top, base, size_bytes) and options")
-    parser.add_argument("--status", default="", help="file to report progress in")
-    parser.add_argument("--cancel", default="", help="file whose appearance cancels")
-    arguments = parser.parse_args(list(argv))
-    jobs, options = read_merge_plan(arguments.plan)
-    stop = Stop()
+def _merge(plan: str, status: str, cancel: str, stop: Stop) -> Dict[str, Any]:
+    jobs, options = read_merge_plan(plan)
     cli.cancel_on_signals(stop)
-    return merge(jobs, options, arguments.status, arguments.cancel, stop).document
+    return merge(jobs, options, status, cancel, stop).document

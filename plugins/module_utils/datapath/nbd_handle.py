@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import ExitStack
 from typing import Any, Callable, List, Optional, Sequence
 
 from ..errors import (
@@ -83,11 +84,10 @@ class NbdConnection:
             )
         handle = nbd.NBD()
         connection = cls(handle, target, role, timeout_s, cancelled)
-        try:
+        with ExitStack() as undo:
+            undo.callback(connection.close)
             connection._connect(contexts)
-        except BaseException:
-            connection.close()
-            raise
+            undo.pop_all()
         return connection
 
     def _connect(self, contexts: Sequence[str]) -> None:

@@ -17,16 +17,16 @@ from .verifier import read_verify_plan, verify
 
 def main(argv: Sequence[str]) -> int:
     """Verify the disks that the plan names; returns the exit code."""
-    return cli.run(_verify, argv)
+    return cli.run_plan(
+        argv,
+        "verifier",
+        "Compare NBD exports of a backup with its block hashes.",
+        "disks (key, uri, hashes, mode)",
+        _verify,
+    )
 
 
-def _verify(argv: Sequence[str]) -> Dict[str, Any]:
-    parser = cli.StrictParser("verifier", "Compare NBD exports of a backup with its block hashes.")
-    parser.add_argument("--plan", required=True, help="JSON file: disks (key, uri, hashes, mode) and options")
-    parser.add_argument("--status", default="", help="file to report progress in")
-    parser.add_argument("--cancel", default="", help="file whose appearance cancels")
-    arguments = parser.parse_args(list(argv))
-    jobs, options = read_verify_plan(arguments.plan)
-    stop = Stop()
+def _verify(plan: str, status: str, cancel: str, stop: Stop) -> Dict[str, Any]:
+    jobs, options = read_verify_plan(plan)
     cli.cancel_on_signals(stop)
-    return verify(jobs, options, arguments.status, arguments.cancel, stop).document
+    return verify(jobs, options, status, cancel, stop).document

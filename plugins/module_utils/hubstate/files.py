@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Small JSON files of the state directory: private, replaced atomically, never half written."""
+"""Files of the state directory: private, replaced atomically, never half written."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ def write_json(path: str, data: Any, durable: bool = False) -> None:
 
     OSError if the file system refuses; the old content is then still there.
     """
+    replace(path, json.dumps(data, sort_keys=True).encode("utf-8"), durable)
+
+
+def replace(path: str, content: bytes, durable: bool = False) -> None:
+    """As :func:`write_json`, of any content."""
     partial = f"{path}.{os.getpid()}.tmp"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(data, stream, sort_keys=True)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
             stream.flush()
             if durable:
                 os.fsync(stream.fileno())
         os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    finally:
+        unlink_if_there(partial)  # after a failure only
     if durable:
         sync_directory(os.path.dirname(path))
 

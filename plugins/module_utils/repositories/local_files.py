@@ -14,7 +14,7 @@ import fcntl
 import os
 import stat
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Iterable, Iterator, List, Optional, Sequence
 
 from ..errors import CapabilityMissingError, LeaseHeldError, RepositoryFullError, RepositoryIoError, SendenseError
@@ -260,12 +260,15 @@ def locked(path: str, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
 @contextmanager
 def undone_on_error(directory: str) -> Iterator[None]:
     """Remove ``directory`` if the block fails; a second failure while removing does not hide the first."""
-    try:
+    with ExitStack() as undo:
+        undo.callback(_remove_quietly, directory)
         yield
-    except BaseException:
-        with suppress(SendenseError):
-            remove_directory(directory)
-        raise
+        undo.pop_all()
+
+
+def _remove_quietly(directory: str) -> None:
+    with suppress(SendenseError):
+        remove_directory(directory)
 
 
 def _lock(descriptor: int, path: str, wait_s: float) -> None:
