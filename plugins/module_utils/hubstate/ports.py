@@ -26,6 +26,8 @@ from .statedir import StateDir
 FIRST_PORT, LAST_PORT = 10100, 10200
 #: Seconds that a reader waits for the pool's lock; allocators hold it for milliseconds.
 LIST_SECONDS = 5.0
+#: Seconds that one try to allocate tolerates readers and other allocators.
+TRY_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,10 @@ class PortPool:
             time.sleep(min(random.uniform(0.02, 0.1), max(0.0, deadline - time.monotonic())))
 
     def try_allocate(self, owners: List[PortOwner]) -> Optional[List[PortLease]]:
-        """As :meth:`allocate` without waiting at all: None if there are not enough ports now."""
+        """As :meth:`allocate` without waiting for ports: None if there are not enough now."""
         if not 1 <= len(owners) <= self.total:
             raise InvalidInputError(f"Cannot lease {len(owners)} ports: the pool {self.first}-{self.last} has {self.total}.")
-        with self._lock(fcntl.LOCK_EX, 0.0) as locked:
+        with self._lock(fcntl.LOCK_EX, TRY_SECONDS) as locked:
             return self._take(owners) if locked else None
 
     def _take(self, owners: List[PortOwner]) -> Optional[List[PortLease]]:
@@ -122,11 +124,12 @@ class PortPool:
 
     def exhausted(self, wanted: int, wait_s: float) -> PortsExhaustedError:
         """The error of an allocation that got nothing."""
-        metrics = self.metrics()
+        metrics, foreign = self.metrics(), self.foreign()
+        also = f", {len(foreign)} more are in use by other programs," if foreign else ""
         return PortsExhaustedError(
-            f"Cannot lease {wanted} NBD ports: {metrics['allocated']} of {metrics['total']} ports {self.first}-{self.last} are leased "
-            f"and not enough came free within {wait_s:g} s. Run fewer machines at once, or try again later.",
-            details=dict(metrics, wanted=wanted, wait_s=wait_s),
+            f"Cannot lease {wanted} NBD ports: {metrics['allocated']} of {metrics['total']} ports {self.first}-{self.last} are leased"
+            f"{also} and not enough came free within {wait_s:g} s. Run fewer machines at once, or try again later.",
+            details=dict(metrics, foreign=foreign, wanted=wanted, wait_s=wait_s),
         )
 
     def list(self) -> List[Dict[str, Any]]:
@@ -140,6 +143,11 @@ class PortPool:
                 if lease is not None:
                     found.append(dict(lease, port=port))
             return found
+
+    def foreign(self) -> List[int]:
+        """The ports of the pool on which a program outside it listens."""
+        leased = {lease["port"] for lease in self.list()}
+        return [port for port in range(self.first, self.last + 1) if port not in leased and not port_is_free(port)]
 
     def is_allocated(self, port: int) -> bool:
         """Whether a living process holds this port."""

@@ -3,17 +3,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import random
 import signal
 import socket
+import threading
 import time
 
 import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError, PortsExhaustedError
-from ansible_collections.sendense.platform.plugins.module_utils.hubstate.ports import PortOwner, PortPool
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.ports import TRY_SECONDS, PortOwner, PortPool
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import StateDir
 
 FIRST = 11100
@@ -99,6 +101,9 @@ def test_a_port_of_a_foreign_program_is_skipped(pool):
         leases = pool.allocate(_owners(4), 0)
         assert [lease.port for lease in leases] == [FIRST + 1, FIRST + 2, FIRST + 3, FIRST + 4]
         assert pool.try_allocate(_owners(1)) is None
+        with pytest.raises(PortsExhaustedError, match="4 of 5 .*, 1 more are in use by other programs,") as refused:
+            pool.allocate(_owners(1), 0)
+        assert refused.value.details["foreign"] == [FIRST]
     leases += pool.allocate(_owners(1), 0)
     assert leases[-1].port == FIRST
     for lease in leases:
@@ -192,13 +197,28 @@ def test_twenty_processes_compete_for_the_last_ports_without_deadlock_or_double_
     assert held == set() and pool.list() == []
 
 
+def test_who_only_looks_does_not_make_the_pool_look_exhausted(pool):
+    pool.allocate(_owners(1), 0)[0].release()
+    looking = threading.Event()
+
+    def look():
+        with pool._lock(fcntl.LOCK_SH, 0.0) as locked:
+            assert locked
+            looking.set()
+            time.sleep(TRY_SECONDS / 2)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    looking.wait(5)
+    pool.allocate(_owners(1), 0)[0].release()
+    reader.join()
+
+
 def test_a_stopped_holder_of_the_pool_lock_stops_nobody_for_ever(pool):
     """An allocator that hangs inside the lock costs others their wait, not their life."""
     ours, theirs = FORK.Pipe()
 
     def hang():
-        import fcntl
-
         with pool._lock(fcntl.LOCK_EX, 0.0) as locked:
             theirs.send(locked)
             signal.pause()
