@@ -112,11 +112,11 @@ install_rpm() {
 
 # --- parts of the lab's guest ----------------------------------------------------------------------------------------
 
-# fetch_parts DIRECTORY PACKAGE...: unpack packages below build/lab; the directory appears when it is complete.
+# fetch_parts DIRECTORY PACKAGE...: unpack packages below build/lab; the directory appears when it is complete, and says of what.
 fetch_parts() {
   local directory=$1 partial=$1.partial package
   shift
-  [ ! -d "$directory" ] || return 0
+  if grep -qsxF "$*" "$directory/packages.list"; then return 0; fi
   apt_update
   say "unpacking for the lab: $*"
   rm -rf "$partial"
@@ -126,7 +126,8 @@ fetch_parts() {
   for package in "$partial"/packages/*.deb; do
     dpkg-deb -x "$package" "$partial"
   done
-  rm -rf "$partial/packages"
+  rm -rf "$partial/packages" "$directory"
+  printf '%s\n' "$*" >"$partial/packages.list"
   mv "$partial" "$directory"
 }
 

@@ -35,18 +35,25 @@ FILES = {"passwd": "/etc/passwd", "group": "/etc/group"}
 
 def enter(directory: str) -> None:
     """Unshare the mounts of this process and put the host's own directories in place. OSError if the kernel refuses."""
+    libc = unshare_mounts()
+    for name, target in MOUNTS.items():
+        os.makedirs(target, exist_ok=True)
+        bind(libc, os.path.join(directory, name), target)
+    for name, target in FILES.items():
+        if os.path.exists(os.path.join(directory, name)):
+            bind(libc, os.path.join(directory, name), target)
+
+
+def unshare_mounts() -> ctypes.CDLL:
+    """Give this process mounts of its own; returns the C library for :func:`bind`. OSError if the kernel refuses."""
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.unshare(CLONE_NEWNS), "unshare")
     _check(libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None), "make mounts private")
-    for name, target in MOUNTS.items():
-        os.makedirs(target, exist_ok=True)
-        _bind(libc, os.path.join(directory, name), target)
-    for name, target in FILES.items():
-        if os.path.exists(os.path.join(directory, name)):
-            _bind(libc, os.path.join(directory, name), target)
+    return libc
 
 
-def _bind(libc: ctypes.CDLL, source: str, target: str) -> None:
+def bind(libc: ctypes.CDLL, source: str, target: str) -> None:
+    """Lay ``source`` over ``target``. OSError if the kernel refuses."""
     done = libc.mount(os.fsencode(source), os.fsencode(target), None, ctypes.c_ulong(MS_BIND), None)
     _check(done, f"bind {target}")
 
