@@ -10,6 +10,7 @@ Started as a file by the system's Python, so it uses nothing but the standard li
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -21,19 +22,18 @@ _ACCOUNT = "sshd:x:102:65534::/run/sshd:/usr/sbin/nologin\n"
 def enter(directory: str) -> None:
     """Unshare the mounts of this process and put the server's own files in place. OSError if the kernel refuses."""
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    from namespace import bind, unshare_mounts
-
-    libc = unshare_mounts()
+    namespace = importlib.import_module("namespace")
+    libc = namespace.unshare_mounts()
     os.makedirs(RUN, mode=0o755, exist_ok=True)
-    bind(libc, os.path.join(directory, "run"), RUN)
+    namespace.bind(libc, os.path.join(directory, "run"), RUN)
     with open("/etc/passwd", encoding="utf-8") as stream:
         accounts = stream.read()
     if "\nsshd:" not in accounts:
-        bind(libc, _write(directory, "passwd", accounts.rstrip("\n") + "\n" + _ACCOUNT, 0o644), "/etc/passwd")
+        namespace.bind(libc, _write(directory, "passwd", accounts.rstrip("\n") + "\n" + _ACCOUNT, 0o644), "/etc/passwd")
     if os.path.exists("/etc/shadow"):
         with open("/etc/shadow", encoding="utf-8") as stream:
             lines = [_unlocked(line) for line in stream]
-        bind(libc, _write(directory, "shadow", "".join(lines), 0o600), "/etc/shadow")
+        namespace.bind(libc, _write(directory, "shadow", "".join(lines), 0o600), "/etc/shadow")
 
 
 def _unlocked(line: str) -> str:
