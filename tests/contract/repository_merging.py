@@ -204,6 +204,9 @@ class RepositoryMergingContract:
                 call(stale)
         with pytest.raises(FencedError):
             repository.finish_merge(stale, {}, VERIFIED)
+        with pytest.raises(FencedError):
+            repository.abandon_merge(guest.key, "planted", JOB)
+        assert states(repository) == {base: "ok", first: "merging", second: "ok", top: "ok"}
         move(opened)
         done = prove_and_finish(repository, opened)
         digests = {disk.key: disk.file_digest for disk in done.manifest.disks}
@@ -229,8 +232,8 @@ class RepositoryMergingContract:
     def test_a_merge_that_cannot_be_proved_is_abandoned(self, place: RepositoryPlace, repository: Repository, guest: Guest) -> None:
         base, first, second, third = ids(repository, guest, 4)
         repository.begin_merge(guest.key, second, [first], MERGE_JOB)
-        assert sorted(repository.abandon_merge(guest.key, "planted")) == [first, second, third]
-        assert place.open("").abandon_merge(guest.key, "planted") == []
+        assert sorted(repository.abandon_merge(guest.key, "planted", MERGE_JOB)) == [first, second, third]
+        assert place.open("").abandon_merge(guest.key, "planted", MERGE_JOB) == []
         assert states(place.open("")) == {base: "ok", first: "damaged", second: "damaged", third: "damaged"}
         for point_id in (third, second, first):
             assert repository.delete(guest.key, point_id) is True
@@ -238,7 +241,7 @@ class RepositoryMergingContract:
         guest.scribble(3)
         child = guest.backup(repository, base).manifest.point_id
         repository.begin_merge(guest.key, child, [], MERGE_JOB)
-        assert repository.abandon_merge(guest.key, "planted") == []
+        assert repository.abandon_merge(guest.key, "planted", MERGE_JOB) == []
         assert_right(repository, guest, base, child)
 
     def test_a_survivor_that_is_damaged_meanwhile_is_not_published(self, repository: Repository, guest: Guest) -> None:
@@ -250,7 +253,7 @@ class RepositoryMergingContract:
             prove_and_finish(repository, opened)
         with pytest.raises(PointDamagedError):
             repository.begin_merge(guest.key, second, [first], MERGE_JOB)
-        assert sorted(repository.abandon_merge(guest.key, "planted")) == [first]
+        assert sorted(repository.abandon_merge(guest.key, "planted", MERGE_JOB)) == [first]
         assert states(repository) == {base: "ok", first: "damaged", second: "damaged", third: "damaged"}
 
     # --- what is refused --------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def calls(repository: Repository, key: str, point_id: str) -> Dict[str, Callable
         "merged_images": lambda: repository.merged_images(merge),
         "merged_hashes": lambda: repository.merged_hashes(merge),
         "finish_merge": lambda: repository.finish_merge(merge, {"disk0": "0" * 32}, {}),
-        "abandon_merge": lambda: repository.abandon_merge(key, "planted"),
+        "abandon_merge": lambda: repository.abandon_merge(key, "planted", JOB),
         "open_merges": lambda: repository.open_merges(key),
         "recover": lambda: repository.recover(key),
         "set_immutable": lambda: repository.set_immutable(key, point_id, "2027-01-01T00:00:00Z"),

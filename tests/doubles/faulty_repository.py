@@ -135,8 +135,8 @@ class FaultyRepository(Repository):
     def finish_merge(self, merge: OpenMerge, digests: Dict[str, str], verified: Dict[str, str]) -> Point:
         return self._call("finish_merge", merge, digests, verified)
 
-    def abandon_merge(self, machine_key: str, reason: str) -> List[str]:
-        return self._call("abandon_merge", machine_key, reason)
+    def abandon_merge(self, machine_key: str, reason: str, job_id: str) -> List[str]:
+        return self._call("abandon_merge", machine_key, reason, job_id)
 
     def open_merges(self, machine_key: str) -> List[OpenMerge]:
         return self._call("open_merges", machine_key)

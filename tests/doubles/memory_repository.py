@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 import uuid
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
@@ -167,11 +168,10 @@ class MemoryRepository(Repository):
         directory = self._directory(new.machine_key, point_id)
         point = OpenPoint(new.machine_key, new.job_id, new.generation, point_id, str(directory), parent_id)
         directory.mkdir(parents=True)
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(shutil.rmtree, directory)
             point.images = self._images(new, directory, shelf, parent_id)
-        except BaseException:
-            shutil.rmtree(directory)
-            raise
+            on_error.pop_all()
         machine.partials[point_id] = replace(point, images={})
         return point
 
@@ -342,12 +342,15 @@ class MemoryRepository(Repository):
         machine.merge = None
         return self.get(key, merge.survivor)
 
-    def abandon_merge(self, machine_key: str, reason: str) -> List[str]:
+    def abandon_merge(self, machine_key: str, reason: str, job_id: str) -> List[str]:
         self.identity()
         machine, manifests = self._machine(machine_key), self._shelf(machine_key).manifests
-        merge, machine.merge = machine.merge, None
+        merge = machine.merge
         if merge is None:
             return []
+        if merge.job_id != job_id:
+            raise FencedError(f"The merge into {merge.survivor} is of another job. Prune again.")
+        machine.merge = None
         shutil.rmtree(merge.path)
         return self.mark_damaged(machine_key, merge.consumed[0], reason) if merge.consumed and manifests else []
 

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+from contextlib import ExitStack
 from typing import Any, Dict, List, Optional
 
 from ..errors import InvalidInputError, JobNotFoundError, JobRunningError, LeaseHeldError
@@ -57,25 +58,29 @@ class JobDir:
         job = cls(state, job_id, role)
         partial = os.path.join(state.jobs, f".new-{job_id}-{role}-{os.getpid()}")
         os.mkdir(partial, 0o700)
-        lock: Optional[FileLease] = None
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(shutil.rmtree, partial, ignore_errors=True)
             lock = FileLease.acquire(os.path.join(partial, "keeper.lock"), {"job": job_id, "role": role})
+            on_error.callback(lock.release)
             known = dict(meta, job_id=job_id, role=role, created_at=time.time(), pid=None)
             known.setdefault("machine_key", "")
             write_json(os.path.join(partial, "job.json"), known, durable=True)
             os.close(os.open(os.path.join(partial, "heartbeat"), os.O_CREAT | os.O_CLOEXEC, 0o600))
-            os.rename(partial, job.path)
-        except BaseException as error:
-            if lock is not None:
-                lock.release()
-            shutil.rmtree(partial, ignore_errors=True)
-            if isinstance(error, OSError) and os.path.isdir(job.path):
-                raise job._exists() from error
-            raise
+            job._publish(partial)
+            on_error.pop_all()
         sync_directory(state.jobs)
         lock.path = job.lock_path
         job.lock = lock
         return job
+
+    def _publish(self, partial: str) -> None:
+        """Give a complete directory its name. JobRunningError if the job exists here."""
+        try:
+            os.rename(partial, self.path)
+        except OSError as error:
+            if os.path.isdir(self.path):
+                raise self._exists() from error
+            raise
 
     def _exists(self) -> JobRunningError:
         what = "is running" if self.alive() else "was left by a dead keeper; run the cleanup playbook"

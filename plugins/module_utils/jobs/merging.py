@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional
 
 from ..catalog import chain
 from ..catalog.times import utc_from_seconds
-from ..errors import PointDamagedError, VerificationFailedError
+from ..errors import FencedError, PointDamagedError, VerificationFailedError
 from ..repositories._base import MergeDisk, OpenMerge, PointFilter, Repository
 from ..steps import reached
 from .following import FollowedChild, disk_results, follow
@@ -43,8 +43,14 @@ def begin_work(place: JobPlace, repository: Repository, key: str, survivor: str,
 
 
 def begin_again(place: JobPlace, repository: Repository, work: Work, number: int) -> Work:
-    """The same merge from its beginning, once more."""
+    """The same merge from its beginning, once more. FencedError if it is not this job's any more: to begin would take it over."""
     merge = open_merge(work)
+    if merge.job_id not in [present.job_id for present in repository.open_merges(merge.machine_key)]:
+        raise FencedError(
+            f"Cannot repeat the merge into point {merge.survivor} of machine {merge.machine_key}: another job has taken it over."
+            " Prune again.",
+            details={"machine_key": merge.machine_key, "point_id": merge.survivor},
+        )
     with place.beating():
         again = repository.begin_merge(merge.machine_key, merge.survivor, merge.consumed, place.job_id)
     return {"merge": asdict(again), "stage": "", "number": number, "attempt": work["attempt"] + 1}
@@ -88,11 +94,11 @@ def advance(place: JobPlace, repository: Repository, work: Work, phase: str) -> 
 
 
 def abandon(place: JobPlace, repository: Repository, work: Work, reason: str) -> List[str]:
-    """Give a merge up whose data is not what the hashes say; the points marked as damaged."""
+    """Give a merge up whose data is not what the hashes say; the points marked as damaged. FencedError."""
     stop_readers(place)
     merge = open_merge(work)
     with place.beating():
-        return repository.abandon_merge(merge.machine_key, reason)
+        return repository.abandon_merge(merge.machine_key, reason, merge.job_id)
 
 
 def is_disproof(error: Exception) -> bool:

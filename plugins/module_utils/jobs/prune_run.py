@@ -75,12 +75,12 @@ class Pruning:
                     return child
             elif self.state["open"]:
                 merge = self.state["open"].pop(0)
-                self._begin(Merge(merge["consumed"], merge["survivor"]))
+                self._begin(Merge(merge["consumed"], merge["survivor"]), merge["job_id"])
             elif self.state["rows"] is None:
                 self._plan()
             elif self.state["todo"]:
                 merge = self.state["todo"].pop(0)
-                self._begin(Merge(merge["consumed"], merge["survivor"]))
+                self._begin(Merge(merge["consumed"], merge["survivor"]), self.place.job_id)
             else:
                 return None
 
@@ -96,7 +96,7 @@ class Pruning:
         for merge in before:
             if merge not in still:
                 self.state["merged"].update(dict.fromkeys(merge.consumed, merge.survivor))
-        self.state["open"] = [{"consumed": merge.consumed, "survivor": merge.survivor} for merge in still]
+        self.state["open"] = [{"consumed": one.consumed, "survivor": one.survivor, "job_id": one.job_id} for one in still]
         reached("prune:taken-over")
 
     def _plan(self) -> None:
@@ -121,7 +121,8 @@ class Pruning:
         self.state["deleted"].append(point_id)
         reached("prune:deleted")
 
-    def _begin(self, merge: Merge) -> None:
+    def _begin(self, merge: Merge, owner: str) -> None:
+        """``owner``: the job that the merge belongs to before it is begun."""
         try:
             self.state["work"] = merging.begin_work(
                 self.place, self.repository, self.key, merge.survivor, merge.consumed, self._next_number()
@@ -129,7 +130,7 @@ class Pruning:
         except _NOT_TODAY as error:
             self.state["left"].update(dict.fromkeys(merge.consumed, error.msg))
         except PointDamagedError as error:
-            self._note_damage(self.repository.abandon_merge(self.key, error.msg))
+            self._note_damage(self.repository.abandon_merge(self.key, error.msg, owner))
             self._note_damage(self.repository.mark_damaged(self.key, merge.survivor, error.msg))
             self.state["left"].update(dict.fromkeys(merge.consumed, error.msg))
 
@@ -167,9 +168,9 @@ class Pruning:
             return
         self.state["work"] = {}
         merge = merging.open_merge(work)
+        self._note_damage(merging.abandon(self.place, self.repository, work, error.msg))
         if not merge.consumed:  # then nothing has changed, so what was read of the point was wrong
             self._note_damage(self.repository.mark_damaged(self.key, merge.survivor, error.msg))
-        self._note_damage(merging.abandon(self.place, self.repository, work, error.msg))
         self.state["left"].update(dict.fromkeys(merge.consumed, error.msg))
 
     def _note_damage(self, marked: List[str]) -> None:

@@ -328,11 +328,12 @@ class Repository(ABC):
         """
 
     @abstractmethod
-    def abandon_merge(self, machine_key: str, reason: str) -> List[str]:
-        """End a merge whose data cannot be proved: consumed, survivor and what stands on it are marked as damaged.
+    def abandon_merge(self, machine_key: str, reason: str, job_id: str) -> List[str]:
+        """End job ``job_id``'s merge whose data cannot be proved: consumed, survivor and what stands on it are marked as damaged.
 
         Returns the ids newly marked; an empty list if no merge was open. From then on they may be deleted. A merge whose
-        result is in its place already is finished instead.
+        result is in its place already is finished instead. FencedError if another job has taken the merge over; of a journal
+        that cannot be read nobody knows whose it is, and all of the machine's points are marked.
         """
 
     @abstractmethod

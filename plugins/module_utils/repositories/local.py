@@ -306,10 +306,11 @@ class LocalRepository(Repository):
                 local_exchange.finish(self._paths, key)
             return self.get(key, survivor)
 
-    def abandon_merge(self, machine_key: str, reason: str) -> List[str]:
+    def abandon_merge(self, machine_key: str, reason: str, job_id: str) -> List[str]:
         if self.recover(machine_key) or not files.exists(self._paths.journal(machine_key)):
             return []
         with self._locked(machine_key):
+            local_merge.require_owned(self._paths, machine_key, job_id)
             concerned = local_merge.concerned(self._paths, machine_key, self._shelf(machine_key))
             marked = self._mark(machine_key, concerned, concerned[0], reason) if concerned else []
             local_exchange.drop(self._paths, machine_key)

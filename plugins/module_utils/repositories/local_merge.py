@@ -66,12 +66,18 @@ def require_open(paths: Paths, merge: OpenMerge) -> Journal:
     """The journal of this merge if its job still owns it. FencedError."""
     journal = journals.read(paths, merge.machine_key)
     if journal is None or not journal.same(merge.survivor, merge.consumed) or journal.job_id != merge.job_id:
-        raise FencedError(
-            f"Cannot go on merging into point {merge.survivor} of machine {merge.machine_key}: the merge has ended, or another job has"
-            " taken it over. Prune again.",
-            details={"machine_key": merge.machine_key, "point_id": merge.survivor},
-        )
+        raise _fenced(merge.machine_key, merge.survivor, "go on merging")
     return journal
+
+
+def require_owned(paths: Paths, key: str, job_id: str) -> None:
+    """No other job has taken the machine's open merge over; of a journal that cannot be read nobody knows. FencedError."""
+    try:
+        journal = journals.read(paths, key)
+    except PointDamagedError:
+        return
+    if journal is not None and journal.job_id != job_id:
+        raise _fenced(key, journal.survivor, "abandon the merge")
 
 
 def sync_images(merge: OpenMerge) -> List[MergeDisk]:
@@ -146,6 +152,13 @@ def _require_space(paths: Paths, journal: Journal, disks: List[MergeDisk], reser
             " space; nothing was touched.",
             details={"needed_bytes": needed, "free_bytes": free},
         )
+
+
+def _fenced(key: str, survivor: str, what: str) -> FencedError:
+    return FencedError(
+        f"Cannot {what} into point {survivor} of machine {key}: the merge has ended, or another job has taken it over. Prune again.",
+        details={"machine_key": key, "point_id": survivor},
+    )
 
 
 def _busy(key: str, point_id: str, why: str) -> PointInUseError:

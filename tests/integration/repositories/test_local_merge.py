@@ -29,7 +29,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.repositories imp
 from ansible_collections.sendense.platform.plugins.module_utils.repositories.local import LocalRepository
 from tests.contract.merge_steps import MERGE_JOB, VERIFIED, merged, move, reread
 from tests.contract.point_writer import Guest, read_disks
-from tests.contract.repository_place import flipped
+from tests.contract.repository_place import JOB, flipped
 from tests.contract.test_repository_local import release
 from tests.doubles.faulty_repository import failing_storage
 from tests.integration.repositories.interrupted_merge import go_on, listed_states, written_chain
@@ -242,7 +242,7 @@ def test_a_journal_that_was_changed_condemns_every_point_until_a_person_has_look
     journal.write_bytes(good)
     assert_promised(*chain)
     journal.write_bytes(b"")
-    assert repository_at(root).abandon_merge(guest.key, "the journal was lost") == ids
+    assert repository_at(root).abandon_merge(guest.key, "the journal was lost", JOB) == ids
     assert not journal.exists() and set(listed_states(repository_at(root)).values()) == {"damaged"}
 
 
