@@ -20,26 +20,30 @@ def run_module(handler: Handler, argument_spec: Dict[str, Any], **options: Any) 
     """Build the AnsibleModule, call ``handler(params, check_mode)`` and exit with its result.
 
     The handler returns the fields of the result (``changed`` defaults to False) and raises SendenseError. This is the
-    only place of a module that turns an exception into a failed task; whatever goes wrong in a job that was cancelled
-    meanwhile goes wrong because of that, and says so.
+    only place of a module that turns an exception into a failed task.
     """
     module = AnsibleModule(argument_spec=argument_spec, **options)
     try:
         result = handler(module.params, module.check_mode)
-    except SendenseError as error:
-        cancelled = attended_cancellation()
-        module.fail_json(**(error if cancelled is None else cancelled).as_result())
     except Exception as error:  # noqa: BLE001 - main: the task must end in the one error shape, whatever happened
-        cancelled = attended_cancellation()
-        if cancelled is not None:
-            module.fail_json(**cancelled.as_result())
-        module.fail_json(
-            msg=f"Unexpected {type(error).__name__} in this module: {error}. This is a defect; report it with the traceback.",
-            error_code=SendenseError.error_code,
-            details={},
-            retryable=False,
-            exception=traceback.format_exc(),
-        )
+        module.fail_json(**failure(error))
     else:
         result.setdefault("changed", False)
         module.exit_json(**result)
+
+
+def failure(error: Exception) -> Dict[str, Any]:
+    """The fields of a failed task, while ``error`` is handled.
+
+    Whatever goes wrong in a job that was cancelled meanwhile goes wrong because of that, and says so.
+    """
+    told = attended_cancellation() or error
+    if isinstance(told, SendenseError):
+        return told.as_result()
+    return {
+        "msg": f"Unexpected {type(told).__name__} in this module: {told}. This is a defect; report it with the traceback.",
+        "error_code": SendenseError.error_code,
+        "details": {},
+        "retryable": False,
+        "exception": traceback.format_exc(),
+    }

@@ -112,6 +112,7 @@ class Pruning:
             self._delete(owner, point_id)
 
     def _delete(self, owner: str, point_id: str) -> None:
+        self.place.client.ping()  # a job that was cancelled or given up deletes nothing more: the machine is not its own any longer
         try:
             with alone(self.place, owner, self.key, point_id), self.place.beating():
                 self.repository.delete(self.key, point_id)

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from ansible_collections.sendense.platform.plugins.module_utils.errors import JobNotFoundError, SendenseError
+from ansible_collections.sendense.platform.plugins.module_utils.errors import JobNotFoundError
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.controller import identify
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.jobs import list_jobs
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.processes import is_alive
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import StateDir
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import expiry, following, prune, verify
+from ansible_collections.sendense.platform.plugins.module_utils.module import failure
 from tests.faults.kills import process_state, resume, send
 from tests.lab.paths import ROOT
 
@@ -170,8 +171,8 @@ def _module(job: str, params: Dict[str, Any]) -> Dict[str, Any]:
 def _call(job: str, params: Dict[str, Any]) -> Dict[str, Any]:
     try:
         return {"result": JOBS[job](params, False)}
-    except SendenseError as error:
-        return {"error": error.as_result()}
+    except Exception as error:  # noqa: BLE001 - main: as the product's own main, so that a defect is not taken for a kill
+        return {"error": failure(error)}
 
 
 if __name__ == "__main__":
