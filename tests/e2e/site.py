@@ -85,7 +85,11 @@ class Site:
         """The command line of a run."""
         argv = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), f"playbooks/{playbook}.yml"]
         argv += ["-i", str(self.directory / "inventory"), "-e", json.dumps(dict(self.variables(), **(extra or {})))]
-        return argv + (["-l", limit] if limit else []) + list(options)
+        return self.at_controller(argv + (["-l", limit] if limit else []) + list(options))
+
+    def at_controller(self, argv: Sequence[str]) -> List[str]:
+        """The command line that runs a command where Ansible runs."""
+        return list(argv)
 
     def environ(self) -> Dict[str, str]:
         """The environment of a run: results as data, and nothing of the caller's Ansible settings."""
@@ -129,7 +133,7 @@ class Site:
         argv = [os.path.join(os.path.dirname(sys.executable), "ansible"), "hub01", "-i", str(self.directory / "inventory")]
         argv += ["-m", "sendense.platform.repository", "-a", json.dumps({"repository": {"path": self.repository}})]
         environ = dict(self.environ(), ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default")
-        done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+        done = subprocess.run(self.at_controller(argv), cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
