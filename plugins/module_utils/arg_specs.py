@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any, Dict
 
 from .catalog.retention import Policy
+from .datapath.tunnel import CIPHERS, DEFAULT_PORT
 from .hubstate.statedir import DEFAULT_STATE_DIR
 
 Spec = Dict[str, Dict[str, Any]]
@@ -57,6 +58,26 @@ def heartbeats_spec() -> Spec:
             "elements": "dict",
             "default": [],
             "options": {"host": {"type": "str", "required": True}, "path": {"type": "path", "required": True}},
+        },
+    }
+
+
+def tunnel_spec() -> Spec:
+    """Fragment ``tunnel``: how a node reaches the exports of its hub. What its words may be is up to ``datapath.tunnel``."""
+    return {
+        "hub_network": {"type": "str", "default": ""},
+        "tunnel": {
+            "type": "dict",
+            "default": {},
+            "options": {
+                "host": {"type": "str"},
+                "port": {"type": "int", "default": DEFAULT_PORT},
+                "user": {"type": "str"},
+                "identity_file": {"type": "str"},
+                "host_key": {"type": "str", "no_log": False},
+                "known_hosts_file": {"type": "str"},
+                "cipher": {"type": "str", "choices": list(CIPHERS), "default": CIPHERS[0]},
+            },
         },
     }
 

@@ -268,6 +268,19 @@ class PortBusyError(ExportFailedError):
     error_code = "PORT_BUSY"
 
 
+class TooManyConnectionsError(SendenseError):
+    """A copy would need more connections to one export server than it serves; nothing was touched."""
+
+    error_code = "TOO_MANY_CONNECTIONS"
+
+
+class TunnelFailedError(SendenseError):
+    """The SSH connection that carries the data between node and hub was refused, could not be made, or was lost."""
+
+    error_code = "TUNNEL_FAILED"
+    retryable = True
+
+
 class CopyFailedError(SendenseError):
     """Reading or writing a disk failed."""
 

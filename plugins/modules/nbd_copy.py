@@ -86,6 +86,11 @@ options:
     type: str
     default: node
     choices: [node, hub]
+  at_hub:
+    description: Which side of the copy the hub serves. If the job has a tunnel to it, the copy goes through that.
+    type: str
+    default: targets
+    choices: [targets, sources]
   expected_roots:
     description: Per disk key, the root that the blocks read must have; a restore gives those of the manifest.
     type: dict
@@ -98,8 +103,45 @@ options:
     type: dict
     default: {}
   max_bytes_per_second:
-    description: Cap on the bandwidth of the whole job; none without it.
+    description: Cap on the bandwidth of the whole job, at least 16384; none without it.
     type: int
+  node_bandwidth:
+    description:
+      - What all movers that run at this place may use together, in both directions; the lowest of all caps counts.
+      - Every mover sees once a second what the others use, so that what one does not need is not lost to them.
+    type: dict
+    suboptions:
+      bytes_per_second:
+        description: At any time; V(0) means only in the windows. At least 16384.
+        type: int
+        default: 0
+      windows:
+        description: Times with a lower cap. Where they overlap the lowest counts. They are looked at while a copy runs.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          days:
+            description: The days on which the window begins; every day without it.
+            type: list
+            elements: str
+            choices: [mon, tue, wed, thu, fri, sat, sun]
+          from:
+            description: Time of day at which it begins, as in V("08:00").
+            type: raw
+            required: true
+          to:
+            description: Time of day at which it ends, up to V("24:00"); on the next day if it is not later than O(node_bandwidth.windows[].from).
+            type: raw
+            required: true
+          timezone:
+            description: Whose clock that is, for example V(Europe/Berlin).
+            type: str
+            default: UTC
+          bytes_per_second:
+            description: The cap in it, at least 16384.
+            type: int
+            required: true
   stall_seconds:
     description: Give up when no byte has moved for so long.
     type: int
@@ -123,6 +165,7 @@ EXAMPLES = r"""
   sendense.platform.nbd_copy:
     job_id: "{{ restore_sources.job.id }}"
     sources: "{{ restore_sources.exports }}"
+    at_hub: sources
     nbd_targets: "{{ prepared.nbd_targets_string }}"
     expected_roots: "{{ restore_sources.roots }}"
     heartbeats:
@@ -176,11 +219,28 @@ def argument_spec() -> Dict[str, Any]:
         nbd_targets={"type": "str", "required": True},
         hash_algorithm={"type": "str", "default": "xxh3_128", "choices": ["xxh3_128", "sha256"]},
         role={"type": "str", "default": "node", "choices": ["node", "hub"]},
+        at_hub={"type": "str", "default": "targets", "choices": ["targets", "sources"]},
         expected_roots={"type": "dict", "default": {}},
         audit={"type": "dict", "default": {}},
         max_bytes_per_second={"type": "int"},
+        node_bandwidth={"type": "dict", "options": node_bandwidth_spec()},
         stall_seconds={"type": "int", "default": 60},
     )
+
+
+def node_bandwidth_spec() -> Dict[str, Any]:
+    """The cap of a node."""
+    window = {
+        "days": {"type": "list", "elements": "str", "choices": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]},
+        "from": {"type": "raw", "required": True},
+        "to": {"type": "raw", "required": True},
+        "timezone": {"type": "str", "default": "UTC"},
+        "bytes_per_second": {"type": "int", "required": True},
+    }
+    return {
+        "bytes_per_second": {"type": "int", "default": 0},
+        "windows": {"type": "list", "elements": "dict", "default": [], "options": window},
+    }
 
 
 def run(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:

@@ -21,6 +21,8 @@ extends_documentation_fragment:
   - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.platform
   - sendense.platform.place
+  - sendense.platform.heartbeats
+  - sendense.platform.tunnel
 attributes:
   check_mode:
     support: full
@@ -95,6 +97,8 @@ EXAMPLES = r"""
     manifest: "{{ restore_sources.manifest }}"
     name: web01-restored
     storage: /var/lib/libvirt/images
+    hub_network: "{{ restore_sources.job.network }}"
+    tunnel: "{{ hostvars['hub01'].sendense_tunnel | default({}) }}"
   delegate_to: node01
   register: prepared
 
@@ -131,6 +135,13 @@ job:
   description: The job at this node.
   returned: when state is prepared
   type: dict
+tunnel:
+  description:
+    - The tunnel to the hub, with host, port, user and cipher; empty where none is needed.
+    - In check mode it was made, proven and ended.
+  returned: when state is prepared
+  type: dict
+  sample: {host: hub01.example.com, port: 443, user: sendense, cipher: aes128-gcm@openssh.com}
 machine:
   description: The machine as its platform describes it now.
   returned: when state is present
@@ -139,7 +150,13 @@ machine:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import machine_spec, place_spec, platform_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import (
+    heartbeats_spec,
+    machine_spec,
+    place_spec,
+    platform_spec,
+    tunnel_spec,
+)
 from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import restore
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
@@ -152,6 +169,8 @@ def argument_spec() -> Dict[str, Any]:
         machine_spec(required=False),
         **platform_spec(),
         **place_spec(),
+        **heartbeats_spec(),
+        **tunnel_spec(),
         state={"type": "str", "required": True, "choices": ["prepared", "present", "absent", "started", "stopped"]},
         job_id={"type": "str"},
         manifest={"type": "dict", "default": {}},

@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - sendense.platform.place
   - sendense.platform.heartbeats
   - sendense.platform.repository
+  - sendense.platform.tunnel
 attributes:
   check_mode:
     support: full
@@ -107,6 +108,8 @@ EXAMPLES = r"""
     connection: "{{ sendense_source.connection }}"
     job_id: "{{ opened.job.id }}"
     owner: "{{ opened.repository.owner }}"
+    hub_network: "{{ opened.job.network }}"
+    tunnel: "{{ hostvars['hub01'].sendense_tunnel | default({}) }}"
     previous: "{{ opened.previous }}"
     full_reason: "{{ opened.full_reason }}"
   delegate_to: node01
@@ -143,6 +146,13 @@ job:
   description: The job at this node, with the heartbeat file that keeps it alive.
   returned: when state is present, outside of check mode
   type: dict
+tunnel:
+  description:
+    - The tunnel to the hub, with host, port, user and cipher; empty where none is needed.
+    - In check mode it was made, proven and ended.
+  returned: when state is present
+  type: dict
+  sample: {host: hub01.example.com, port: 443, user: sendense, cipher: aes128-gcm@openssh.com}
 removed:
   description: What was removed at the source.
   returned: when state is absent
@@ -158,6 +168,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import
     place_spec,
     platform_spec,
     repository_spec,
+    tunnel_spec,
 )
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import snapshot
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
@@ -175,6 +186,7 @@ def argument_spec() -> Dict[str, Any]:
         **platform_spec(),
         **place_spec(),
         **repository_spec(required=False),
+        **tunnel_spec(),
         state={"type": "str", "default": "present", "choices": ["present", "absent"]},
         job_id={"type": "str", "required": True},
         owner={"type": "str", "required": True},

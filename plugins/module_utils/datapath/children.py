@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The children of a keeper: export servers, movers, verifiers. None of them outlives it."""
+"""The children of a keeper: export servers, movers, verifiers, a tunnel. None of them outlives it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..hubstate.jobs import JobDir
 from ..hubstate.processes import kill_group, send_signal, spawn, start_time
 from .export_records import DEAD, STARTING, remove_record, write_record
 
-EXPORT, MOVER, VERIFIER = KINDS = ("export", "mover", "verifier")
+EXPORT, MOVER, VERIFIER, TUNNEL = KINDS = ("export", "mover", "verifier", "tunnel")
 #: Seconds between TERM and KILL.
 TERM_SECONDS = 5.0
 #: Seconds in which a killed process must be gone; one that is stuck in the kernel is not waited for any longer.
@@ -63,6 +63,11 @@ class Children:
     def names(self) -> List[str]:
         """The names of all children that were not stopped, also of those that ended by themselves."""
         return sorted(self._children)
+
+    def stages(self) -> List[List[str]]:
+        """In which order all of them are stopped: what the others still talk through is last."""
+        tunnels = [name for name in self.names() if self._children[name].kind == TUNNEL]
+        return [[name for name in self.names() if name not in tunnels], tunnels]
 
     def get(self, name: str) -> Optional[Child]:
         """The child of this name, None if there is none."""
@@ -110,7 +115,7 @@ class Children:
     def kill_workers(self) -> None:
         """KILL movers and verifiers at once: nobody wants their result any more."""
         for child in self._children.values():
-            if child.kind != EXPORT and child.process.poll() is None:
+            if child.kind in (MOVER, VERIFIER) and child.process.poll() is None:
                 kill_group(child.process.pid)
 
     def stop(self, names: List[str]) -> Generator[float, None, Dict[str, Optional[int]]]:

@@ -78,7 +78,9 @@ class JobKeeper:
             leave_note(self.job.path, [undo["name"] for undo in self.job.undos()])
         if undo:
             self.children.kill_workers()
-        codes = yield from self.children.stop(self.children.names())
+        codes: Dict[str, Optional[int]] = {}
+        for names in self.children.stages():
+            codes.update((yield from self.children.stop(names)))
         reached("keeper:children-stopped")
         report = UndoReport()
         if undo:

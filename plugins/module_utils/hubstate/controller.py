@@ -13,25 +13,20 @@ from __future__ import annotations
 import os
 from typing import Any, Dict
 
+from .machine import boot_id
 from .processes import is_alive, start_time
 
 
 def identify(pid: int) -> Dict[str, Any]:
     """What names a process of this machine for good: pid, starttime (clock ticks since boot), boot and pid namespace."""
-    return {"pid": pid, "starttime": start_time(pid), "boot_id": _boot_id(), "namespace": _namespace()}
+    return {"pid": pid, "starttime": start_time(pid), "boot_id": boot_id(), "namespace": _namespace()}
 
 
 def is_gone(controller: Dict[str, Any]) -> bool:
     """Whether the identified process provably ended. False for one that this process could not see, and for nobody."""
-    if not controller.get("pid") or controller.get("boot_id") != _boot_id() or controller.get("namespace") != _namespace():
+    if not controller.get("pid") or controller.get("boot_id") != boot_id() or controller.get("namespace") != _namespace():
         return False
     return not is_alive(int(controller["pid"]), controller.get("starttime"))
-
-
-def _boot_id() -> str:
-    """Of this kernel since it started; containers share it, so the namespace is compared, too."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
-        return stream.read().strip()
 
 
 def _namespace() -> int:

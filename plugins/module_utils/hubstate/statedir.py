@@ -10,6 +10,7 @@ import re
 
 from ..errors import InvalidInputError
 from .files import sync_directory
+from .machine import boot_id
 
 DEFAULT_STATE_DIR = "/var/lib/sendense"
 
@@ -55,8 +56,7 @@ class StateDir:
             found = os.stat(self.path)
         except OSError:
             return ""
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
-            return f"{stream.read().strip()}:{found.st_dev}:{found.st_ino}"
+        return f"{boot_id()}:{found.st_dev}:{found.st_ino}"
 
     def hub_id(self) -> str:
         """The random identity of this place; made once, the first of several makers wins. InvalidInputError if damaged."""

@@ -17,7 +17,7 @@ from ..repositories.seal import Sealing, seal
 from ..steps import reached
 from .auditing import condemn, outcome
 from .following import FollowedChild, disk_results, follow
-from .place import HUB, JobPlace, attach, attach_to_end, begin, discard, new_job_id, stop_writers
+from .place import HUB, JobPlace, attach, attach_to_end, begin, discard, new_job_id, stop_writers, unbegun
 from .reading import image_path, start_readers, stop_readers
 
 
@@ -38,7 +38,7 @@ def open_backup(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         "changed": True,
     }
     if check_mode:
-        return dict(facts, **_previous(repository, key, params), job={"id": new_job_id(), "path": "", "heartbeat": ""})
+        return dict(facts, **_previous(repository, key, params), job=unbegun(new_job_id()))
     place = begin(params, HUB, params.get("job_id") or new_job_id(), {"machine_key": key, "kind": "backup"})
     try:
         place.hold(lease_name(identity["owner"], key), f"machine {params['machine_id']} in repository {identity['repository_id']}")

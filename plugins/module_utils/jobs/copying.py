@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from ..datapath.blockhashes import BlockHashFile, compose
+from ..datapath.mover_plan import DiskJob, MoverOptions, check_jobs, record
 from ..datapath.targets import parse_targets
 from ..errors import InvalidInputError, SendenseError, TrackingLiedError, VerificationFailedError
+from ..hubstate.statedir import StateDir
 from ..steps import reached
 from .following import FollowedChild, disk_results, failed_result, follow
-from .place import attach
+from .place import JobPlace, attach
+from .tunnelling import carry, explain
 
 
 def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
@@ -23,27 +26,44 @@ def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     missing = sorted(source["key"] for source in sources if source["key"] not in targets)
     if missing:
         raise InvalidInputError(f"nbd_targets has no target for {', '.join(missing)}; it must name every disk of the machine.")
+    options = _options(params)
+    record(MoverOptions, options, "options").check()
     if check_mode:
         return {"changed": True, "disks": []}
     place = attach(params, params["role"], params["job_id"])
     child = FollowedChild(place.job, place.client, "copy", "mover")
     if params["phase"] != "collect":
         audits = (params.get("audit") or {}).get("files") or {}
-        disks = [_disk_job(source, targets[source["key"]].uri(), place.job.path, audits.get(source["key"], "")) for source in sources]
-        child.start(place.agent_path, {"disks": disks, "options": _options(params)})
+        read, written = _ends(place, params["at_hub"], sources, {key: target.uri() for key, target in targets.items()})
+        disks = [
+            _disk_job(dict(source, uri=read[source["key"]]), written[source["key"]], place.job.path, audits.get(source["key"], ""))
+            for source in sources
+        ]
+        check_jobs([record(DiskJob, disk, "disk") for disk in disks])
+        child.start(place.agent_path, {"disks": disks, "options": options})
         reached("copy:started")
     try:
         status = follow(child, params["phase"])
-    except SendenseError as error:
+    except SendenseError as failure:
+        error = explain(place, failure)
         error.details["disks"] = failed_result(error)["disks"]
         error.details["lies"] = _lies(error.details["disks"], sources)
-        raise
+        raise error from failure
     if status is None:
         return {"changed": True, "following": child.handover()}
     for disk in disk_results(status):
         _check_root(disk, params["expected_roots"].get(disk["key"], ""))
     reached("copy:done")
     return {"changed": True, "disks": disk_results(status), "totals": _totals(status)}
+
+
+def _ends(place: JobPlace, at_hub: str, sources: List[Dict[str, Any]], written: Dict[str, str]) -> Tuple[Dict[str, str], Dict[str, str]]:
+    """URIs to read and to write, by disk key; those of the hub through the job's tunnel if it has one."""
+    read = {source["key"]: source["uri"] for source in sources}
+    sizes = {source["key"]: source["size_bytes"] for source in sources}
+    if at_hub == "sources":
+        return carry(place, read, sizes), written
+    return read, carry(place, written, sizes)
 
 
 def _check_root(disk: Dict[str, Any], expected: str) -> None:
@@ -89,6 +109,9 @@ def _options(params: Dict[str, Any]) -> Dict[str, Any]:
     options = {"hash_algorithm": params["hash_algorithm"], "stall_seconds": params["stall_seconds"]}
     if params.get("max_bytes_per_second"):
         options["bandwidth_bytes_per_s"] = params["max_bytes_per_second"]
+    node = params.get("node_bandwidth")
+    if node:
+        options["node_bandwidth"] = dict(node, directory=os.path.join(StateDir(params["state_dir"]).path, "bandwidth"))
     return options
 
 

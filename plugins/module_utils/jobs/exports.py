@@ -28,7 +28,7 @@ from ..repositories import registry
 from ..repositories._base import NewDisk, NewPoint, Point, PointFilter, Repository
 from ..steps import reached
 from .auditing import write_samples
-from .place import HUB, WRITER, JobPlace, attach, attach_to_end, begin, discard, new_job_id, stop_writers, unique_keys
+from .place import HUB, WRITER, JobPlace, attach, attach_to_end, begin, discard, new_job_id, stop_writers, unbegun, unique_keys
 from .point_leases import hold_for_reading
 
 Images = Dict[str, Dict[str, Any]]
@@ -90,7 +90,7 @@ def start_for_restore(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any
     key = params["machine_key"]
     point = repository.get(key, params["point_id"]) if params["point_id"] else _newest_sound(repository, key)
     if check_mode:
-        return dict(_answer([]), **_facts(repository, point), changed=True, job={"id": new_job_id(), "path": "", "heartbeat": ""})
+        return dict(_answer([]), **_facts(repository, point), changed=True, job=unbegun(new_job_id()))
     place = begin(params, HUB, params.get("job_id") or new_job_id(), {"machine_key": key, "kind": "restore"})
     try:
         hold_for_reading(place, repository, key, [point.manifest.point_id])

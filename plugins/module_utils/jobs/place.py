@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterator, List, Optional
 from ..agent.cleanup import cleanup_dead_jobs
 from ..agent.launch import start_keeper
 from ..agent.store import compiled
+from ..datapath.children import TUNNEL
 from ..datapath.keeper_client import KeeperClient
 from ..errors import (
     InvalidInputError,
@@ -30,6 +31,7 @@ from ..errors import (
 )
 from ..hubstate.cancelling import attend, cancelled_error, forget_note, wait_for_end, was_cancelled
 from ..hubstate.jobs import JobDir
+from ..hubstate.machine import network
 from ..hubstate.statedir import StateDir
 from ..steps import about, reached
 
@@ -43,6 +45,11 @@ WRITER = "target-"
 def new_job_id() -> str:
     """32 hex digits."""
     return uuid.uuid4().hex
+
+
+def unbegun(job_id: str) -> Dict[str, str]:
+    """As :meth:`JobPlace.describe` of a job that check mode does not begin here."""
+    return {"id": job_id, "path": "", "heartbeat": "", "network": network()}
 
 
 @dataclass
@@ -68,8 +75,8 @@ class JobPlace:
         return str(self.job.meta()["job_id"])
 
     def describe(self) -> Dict[str, str]:
-        """What later tasks need to find the job again and to beat its heart."""
-        return {"id": self.job_id, "path": self.job.path, "heartbeat": self.job.heartbeat_path}
+        """What later tasks need to find the job again, to beat its heart, and to see whether its loopback is theirs."""
+        return dict(unbegun(self.job_id), path=self.job.path, heartbeat=self.job.heartbeat_path)
 
     def hold(self, name: str, what: str, shared: bool = False) -> None:
         """Take a lease through the keeper; a lease held by another living job is JobRunningError."""
@@ -92,8 +99,9 @@ class JobPlace:
         self.client.undo_add(name, [sys.executable, self.agent_path, "release", "--file", path])
 
     def stop_children(self) -> Dict[str, Any]:
-        """Stop every mover, verifier and export server of the job; return codes by name."""
-        return {name: self.client.stop(name) for name in sorted(self.client.ping()["children"])}
+        """Stop every child of the job, a tunnel last; return codes by name."""
+        children = self.client.ping()["children"]
+        return {name: self.client.stop(name) for name in sorted(children, key=lambda name: (children[name].get("kind") == TUNNEL, name))}
 
     def beat(self) -> None:
         """Keep the job alive here, if it is still there."""

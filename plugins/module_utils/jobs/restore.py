@@ -16,6 +16,7 @@ from ..platforms import registry
 from ..platforms._base import PreparedMachine, TargetRequest
 from ..steps import reached
 from .place import NODE, WRITER, JobPlace, attach, attach_to_end, await_end, begin, discard, stop_writers
+from .tunnelling import dig, needed, rehearsed
 
 
 def request_of(params: Dict[str, Any]) -> TargetRequest:
@@ -48,11 +49,14 @@ def prepare(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     request = request_of(params)
     with registry.target(params["platform"], params["connection"]) as target:
         existing = target.check(request)
+        options = None if existing else needed(params)
         if existing or check_mode:
-            return {"changed": not existing, "existing_id": existing, "machine_id": existing, "nbd_targets_string": ""}
+            way = rehearsed(options)
+            return {"changed": not existing, "existing_id": existing, "machine_id": existing, "nbd_targets_string": "", "tunnel": way}
         place = begin(params, NODE, params["job_id"], {"machine_key": params["manifest"]["machine_key"], "kind": "restore"})
         try:
             place.hold(f"restore-{params['platform']}-{request.point_id}-{params['job_id']}", f"restore {params['job_id']}")
+            way = dig(place, options)
             order = {"kind": "machine", "platform": params["platform"], "connection": params["connection"]}
             # Before the first file is made: this process may be killed between any two of them.
             place.undo_by_release("machine", dict(order, prepared=target.planned(request).to_dict()))
@@ -69,6 +73,7 @@ def prepare(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         "existing_id": "",
         "machine_id": "",
         "job": place.describe(),
+        "tunnel": way,
         "nbd_targets_string": format_targets(targets),
         "disks": [{"key": disk.key, "path": disk.path, "size_bytes": disk.size_bytes} for disk in prepared.disks],
     }

@@ -20,6 +20,7 @@ from ..platforms.bounded import CLOSING_SECONDS, OPENING_SECONDS, nothing, withi
 from ..steps import reached
 from .cleanup import clean_machine
 from .place import NODE, JobPlace, attach, attach_to_end, begin, discard
+from .tunnelling import dig, needed, rehearsed
 
 #: What it means for the source if a snapshot could not be opened or ended in time.
 LEFT = "Its backup job and checkpoint may stay until it answers again: then the undo of this job, the next backup or a clean-up ends them."
@@ -59,14 +60,17 @@ def plan_result(plan: SnapshotPlan) -> Dict[str, Any]:
 def open_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Plan, refuse what cannot fit, snapshot all disks at once. In check mode only the plan."""
     registry.source(params["platform"], params["connection"])  # not connected: refuses what cannot be meant before anything begins
+    options = needed(params)
     name = f"machine {params['machine_id']}"
     planning = f"Planning the backup of {name}"
     if check_mode:
-        return {"changed": True, "plan": plan_result(SnapshotPlan.from_dict(within(OPENING_SECONDS, planning, partial(_plan, params))))}
+        plan = SnapshotPlan.from_dict(within(OPENING_SECONDS, planning, partial(_plan, params)))
+        return {"changed": True, "plan": plan_result(plan), "tunnel": rehearsed(options)}
     key = machine_key(params["platform"], params["machine_id"])
     place = begin(params, NODE, params["job_id"], {"machine_key": key, "kind": "backup"})
     try:
         place.hold(f"source-{key}", name)
+        way = dig(place, options)
         look = partial(_clean_and_plan, params, place.state)
         plan = SnapshotPlan.from_dict(within(OPENING_SECONDS, planning, look, meanwhile=place.beat))
         reached("snapshot:planned")
@@ -83,7 +87,7 @@ def open_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     data = snapshot.to_dict()
     wanted = ("key", "size_bytes", "level", "reason", "change_id", "expected_bytes")
     disks = [dict({name: disk[name] for name in wanted}, id=disk["disk_id"]) for disk in data["disks"]]
-    return {"changed": True, "plan": plan_result(plan), "snapshot": data, "disks": disks, "job": place.describe()}
+    return {"changed": True, "plan": plan_result(plan), "snapshot": data, "disks": disks, "job": place.describe(), "tunnel": way}
 
 
 def _release_order(params: Dict[str, Any]) -> Dict[str, Any]:
