@@ -203,6 +203,8 @@ class PlaceAction(ActionBase):
             return
         done, total, rate = (int(status.get(field) or 0) for field in ("bytes_done", "bytes_total", "rate"))
         percent = 100.0 * done / total if total else 100.0
+        cap = status.get("cap") or {}
+        capped = f", capped at {cap['bytes_per_second'] / 2**20:.3g} MiB/s ({cap['by']})" if cap.get("binds") else ""
         line = {
             "machine": str(task_vars.get("inventory_hostname", "")),
             "step": name,
@@ -210,7 +212,8 @@ class PlaceAction(ActionBase):
             "bytes_total": total,
             "rate": rate,
             "eta_s": status.get("eta_s"),
-            "text": f"{percent:.0f} % of {total / 2**20:.0f} MiB, {rate / 2**20:.0f} MiB/s",
+            "text": f"{percent:.0f} % of {total / 2**20:.0f} MiB, {rate / 2**20:.0f} MiB/s{capped}",
+            "cap": cap or None,
             "disks": {key: disk.get("bytes_read", 0) for key, disk in status.get("disks", {}).items()},
         }
         display.display(PROGRESS_PREFIX + json.dumps(line, sort_keys=True))

@@ -18,7 +18,7 @@ from .bandwidth import TokenBucket
 from .blockhashes import BlockHashFile
 from .extents import Run, without
 from .loop import Stop
-from .mover_plan import MoverOptions
+from .mover_plan import DiskJob, MoverOptions, spare_connections
 from .status import DONE
 from .transfer import Transfer
 from .verifier import HELD, CompareHandler, Verification, VerifyJob, verify_disks
@@ -79,10 +79,20 @@ class Audit(Verification):
 
 
 def audit_disks(
-    audits: Sequence[Audit], options: MoverOptions, stop: Stop, bucket: Optional[TokenBucket], tick: Callable[[], None]
+    audits: Sequence[Audit],
+    jobs: List[DiskJob],
+    options: MoverOptions,
+    stop: Stop,
+    bucket: Optional[TokenBucket],
+    tick: Callable[[], None],
 ) -> None:
-    """Audit all disks to the end, so that every lie is known; then ``stop`` is set if nothing may be copied."""
-    verify_disks(audits, options, stop, bucket, tick)
+    """Audit all disks to the end, so that every lie is known; then ``stop`` is set if nothing may be copied.
+
+    So many at once as their servers have connections left beside those of all jobs.
+    """
+    room = spare_connections(jobs)
+    for first in range(0, len(audits), room):
+        verify_disks(audits[first : first + room], options, stop, bucket, tick)
     for audit in audits:
         audit.transfer.progress.extra["audit"] = audit.summary()
         if audit.verdict is not None:

@@ -25,8 +25,8 @@ from .status import CANCELLED, DONE, FAILED
 #: Seconds after which a loop looks up even if nothing happens: for stop and stall.
 TICK_SECONDS = 0.2
 
-#: Slots of one thread beyond which its disks share: bounds the memory of a machine with very many disks.
-MAX_SLOTS = 32
+#: Slots of one thread beyond which its disks share: bounds the memory of a machine with many disks.
+MAX_SLOTS = 16
 
 Item = TypeVar("Item")
 

@@ -10,11 +10,13 @@ first byte move. If one disk fails the others stop early, and every disk has a r
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from typing import Callable, Dict, List, Mapping, Optional
 
 from ..errors import ExportFailedError, JobCancelledError, SendenseError
 from .audit import Audit, audit_disks
 from .bandwidth import TokenBucket
+from .cap import Cap, parse_node_bandwidth
 from .loop import DiskLoop, Stop, balance, defect, end_state, run_parallel
 from .mover_plan import DiskJob, MoverOptions, check_jobs
 from .pipeline import Pipeline
@@ -41,19 +43,17 @@ def move(
     transfers = [Transfer(job, options, stop.is_set) for job in jobs]
     audits = [Audit(transfer, options, stop.is_set) for transfer in transfers if transfer.job.audit_path]
     also = [audit.progress for audit in audits]
-    supervisor = Supervisor([transfer.progress for transfer in transfers], stop, status_path, cancel_path, also)
-    bucket = TokenBucket(options.bandwidth_bytes_per_s) if options.bandwidth_bytes_per_s else None
-    supervisor.tick()
-    try:
+    with Cap(options.bandwidth_bytes_per_s, parse_node_bandwidth(options.node_bandwidth)) as cap, ExitStack() as stack:
+        for transfer in transfers:
+            stack.callback(transfer.close)
+        supervisor = Supervisor([transfer.progress for transfer in transfers], stop, status_path, cancel_path, also, cap)
+        supervisor.tick()
         _prepare(transfers, options, stop, supervisor.tick)
         if audits and not stop.is_set():
-            audit_disks(audits, options, stop, bucket, supervisor.tick)
+            audit_disks(audits, jobs, options, stop, cap.bucket, supervisor.tick)
             _end_early(transfers, {audit.job.key: audit.verdict for audit in audits if audit.verdict is not None}, stop)
         if not stop.is_set():
-            _copy(transfers, options, stop, bucket, supervisor.tick)
-    finally:
-        for transfer in transfers:
-            transfer.close()
+            _copy(transfers, options, stop, cap.bucket, supervisor.tick)
     state = end_state(stop.error)
     error = stop.error.as_result() if stop.error is not None else None
     document = supervisor.report.build(state, error)
@@ -102,9 +102,10 @@ def _copy(transfers: List[Transfer], options: MoverOptions, stop: Stop, bucket: 
         by_pipeline: Dict[Pipeline, Transfer] = {}
         for transfer in group:
             try:
+                transfer.measure(bucket)
                 with priming:
-                    transfer.prime()
-                by_pipeline[transfer.start(bucket)] = transfer
+                    transfer.prime(bucket)
+                by_pipeline[transfer.start(bucket, len(transfers))] = transfer
             except SendenseError as exc:
                 fail(transfer, exc)
             except Exception:  # noqa: BLE001 a defect must end as this disk's error, not as a silent thread

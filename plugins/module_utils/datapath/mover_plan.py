@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Dict, List, Tuple, Type, TypeVar
+from collections import Counter
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Dict, Iterable, List, Tuple, Type, TypeVar
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, TooManyConnectionsError
+from .bandwidth import MIN_RATE
 from .blockhashes import FULL, INCREMENTAL
+from .cap import parse_node_bandwidth
 from .hashing import BLOCK_BYTES, DEFAULT_ALGORITHM, digest_size
-from .targets import is_disk_key, parse_uri
+from .targets import UNIX, is_disk_key, parse_uri
 
 MAX_REQUEST_BYTES = 32 << 20
+DEFAULT_PRIME_BYTES = 16 << 20
+#: Connections that a qemu serves at once, whatever it is asked; it accepts the next one and never answers it.
+MAX_CONNECTIONS = 100
 
 Record = TypeVar("Record")
 
@@ -64,8 +70,8 @@ class MoverOptions:
 
     request_bytes: int = 1 << 20
     depth: int = 0
-    """Requests in flight per disk; 0: 4 for a full, 16 for an incremental."""
-    prime_bytes: int = 16 << 20
+    """Requests in flight per disk; 0: as :mod:`.pacing` chooses."""
+    prime_bytes: int = DEFAULT_PRIME_BYTES
     """One large read before a big copy makes a glibc server stop trimming its heap; 0 switches it off."""
     stall_seconds: float = 60.0
     """A server that owes an answer and sends nothing for so long ends the copy."""
@@ -73,6 +79,8 @@ class MoverOptions:
     """The same for the final flush, in which a slow storage may have much to write."""
     bandwidth_bytes_per_s: int = 0
     """Cap over all disks; 0: none."""
+    node_bandwidth: Dict[str, Any] = field(default_factory=dict)
+    """What all movers of this node may use together (:func:`.cap.parse_node_bandwidth`); empty: no cap."""
     hash_algorithm: str = DEFAULT_ALGORITHM
     threads: int = 4
 
@@ -86,8 +94,9 @@ class MoverOptions:
             raise _bad(f"prime_bytes must be from 0 to {MAX_REQUEST_BYTES}")
         if self.stall_seconds <= 0 or self.flush_seconds <= 0:
             raise _bad("stall_seconds and flush_seconds must be more than 0")
-        if self.bandwidth_bytes_per_s < 0:
-            raise _bad("bandwidth_bytes_per_s must not be negative")
+        if self.bandwidth_bytes_per_s and self.bandwidth_bytes_per_s < MIN_RATE:
+            raise _bad(f"a bandwidth must be 0 (no cap) or at least {MIN_RATE} bytes per second, not {self.bandwidth_bytes_per_s}")
+        parse_node_bandwidth(self.node_bandwidth)
         if not 1 <= self.threads <= 64:
             raise _bad("threads must be from 1 to 64")
         digest_size(self.hash_algorithm)
@@ -107,6 +116,37 @@ def check_jobs(jobs: List[DiskJob]) -> None:
         twice = sorted({value for value in values if values.count(value) > 1})
         if twice:
             raise _bad(f"the {what} {twice[0]} is named twice")
+    check_connections(
+        [job.source_uri for job in jobs] + [job.target_uri for job in jobs],
+        {_server(job.source_uri) for job in jobs if job.audit_path},
+    )
+
+
+def spare_connections(jobs: List[DiskJob]) -> int:
+    """How many more connections every audited server has left, beside those of the jobs; at least 1."""
+    used = Counter(_server(uri) for job in jobs for uri in (job.source_uri, job.target_uri))
+    return max(1, MAX_CONNECTIONS - max((used[_server(job.source_uri)] for job in jobs if job.audit_path), default=0))
+
+
+def check_connections(uris: Iterable[str], audited: Iterable[str] = ()) -> None:
+    """TooManyConnectionsError if these would be more connections to one server than it serves.
+
+    ``audited``: the servers that are also audited, each over one further connection at least.
+    """
+    for name, count in (Counter(_server(uri) for uri in uris) + Counter(set(audited))).items():
+        if count > MAX_CONNECTIONS:
+            raise TooManyConnectionsError(
+                f"The plan is refused: it needs {count} connections to the export server at {name}, which serves {MAX_CONNECTIONS}. "
+                "Nothing was touched. Serve the disks by several servers; where the platform serves them itself, exclude disks from "
+                "the machine's backup or move some to another machine.",
+                details={"server": name, "connections": count, "limit": MAX_CONNECTIONS},
+            )
+
+
+def _server(uri: str) -> str:
+    """The address that the connections of several exports have in common."""
+    target = parse_uri(uri)
+    return target.socket if target.transport == UNIX else f"{target.host}:{target.port}"
 
 
 def write_plan(path: str, jobs: List[DiskJob], options: MoverOptions) -> None:

@@ -27,6 +27,9 @@ from .status import DiskProgress
 ZERO_BYTES = 32 << 20
 MAX_ZEROS_IN_FLIGHT = 16
 
+#: Seconds after which a disk that waits for the bandwidth cap looks whether the cap has changed.
+LOOK_AGAIN_SECONDS = 0.5
+
 _CANNOT = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 
 
@@ -127,7 +130,10 @@ class Pipeline:
         self._handler = handler
         self._bucket = bucket
         self._next: Optional[Chunk] = next(requests, None)
-        self._admitted_at: Optional[float] = None
+        self._position: Optional[float] = None
+        """Of the next read in the flow of the bucket."""
+        self._rest: Optional[Chunk] = None
+        """What a low cap has left of the chunk before."""
         self._busy = 0
         self._held: Set[Slot] = set()
         self._zeroing = 0
@@ -183,9 +189,29 @@ class Pipeline:
     def _issue(self, slots: SlotPool) -> None:
         self.wake_at, self.starved = None, False
         while self._next is not None:
-            if not (self._issue_zeros(self._next, slots) if self._next.zero else self._issue_read(self._next, slots)):
+            chunk = self._next = self._shortened(self._next)
+            if not (self._issue_zeros(chunk, slots) if chunk.zero else self._issue_read(chunk, slots)):
                 return
-            self._next = next(self._requests, None)
+            self._next, self._rest = self._rest or next(self._requests, None), None
+
+    def _shortened(self, chunk: Chunk) -> Chunk:
+        """As much of a chunk as a low cap admits at once; what is left of it comes next."""
+        if chunk.zero or self._bucket is None or self._position is not None or self._rest is not None:
+            return chunk
+        length = self._bucket.fitting(chunk.length)
+        if length >= chunk.length:
+            return chunk
+        self._rest = Chunk(chunk.offset + length, chunk.length - length, chunk.position + length // BLOCK_BYTES, False)
+        return chunk._replace(length=length)
+
+    def _admitted(self, bucket: TokenBucket, length: int) -> bool:
+        """Whether the cap admits the next read now; else when to look again, which is soon, because the cap may change."""
+        if self._position is None:
+            self._position = bucket.reserve(length)
+        delay = bucket.delay(self._position)
+        if delay > 0:
+            self.wake_at = time.monotonic() + min(delay, LOOK_AGAIN_SECONDS)
+        return delay <= 0
 
     def _issue_zeros(self, chunk: Chunk, slots: SlotPool) -> bool:
         if self._zeroing >= MAX_ZEROS_IN_FLIGHT:
@@ -202,16 +228,12 @@ class Pipeline:
         if not slots.free():
             self.starved = True
             return False
-        if self._bucket is not None:
-            if self._admitted_at is None:
-                self._admitted_at = time.monotonic() + self._bucket.reserve(chunk.length)
-            if self._admitted_at > time.monotonic():
-                self.wake_at = self._admitted_at
-                return False
+        if self._bucket is not None and not self._admitted(self._bucket, chunk.length):
+            return False
         slot = slots.take()
         if slot is None:
             return False
-        self._admitted_at = None
+        self._position = None
         buffer = slot.buffer(chunk.length)
         self._busy += 1
         self._held.add(slot)

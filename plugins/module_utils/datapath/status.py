@@ -120,6 +120,8 @@ class StatusReport:
         self.disks = {disk.key: disk for disk in disks}
         self._counted = [*self.disks.values(), *also]
         self._meter = RateMeter()
+        self.cap: Optional[Dict[str, Any]] = None
+        """Bytes per second, what sets them (``by``), and whether they ``bind``; None while nothing caps."""
         self._started = time.monotonic()
 
     def build(self, state: str, error: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
@@ -139,6 +141,7 @@ class StatusReport:
             "seconds": round(seconds, 3),
             "updated_at": time.time(),
             "error": error,
+            "cap": self.cap if running else None,
             "disks": {key: disk.to_dict() for key, disk in self.disks.items()},
         }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..errors import JobAbandonedError, JobCancelledError
+from .cap import Cap
 from .loop import Stop
 from .status import RUNNING, DiskProgress, StatusReport, write_status
 
@@ -37,14 +38,18 @@ class Supervisor:
         status_path: str = "",
         cancel_path: str = "",
         also: Sequence[DiskProgress] = (),
+        cap: Optional[Cap] = None,
     ) -> None:
         self.report = StatusReport(progress, also)
+        self._cap = cap
         self.stop = stop
         self._status_path = status_path
         self._cancel_path = cancel_path
 
     def tick(self) -> None:
         """Called several times a second."""
+        if self._cap is not None:
+            self.report.cap = self._cap.refresh()
         if self._cancel_path and not self.stop.is_set() and os.path.exists(self._cancel_path):
             self.stop.request(JobCancelledError("The job was cancelled: its cancel file appeared."))
         self.publish(self.report.build(RUNNING))

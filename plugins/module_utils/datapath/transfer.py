@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Callable, List, Optional
 
 from ..errors import CopyFailedError, ExportFailedError, SendenseError
@@ -14,16 +13,28 @@ from .blockhashes import FULL, INCREMENTAL, BlockHashWriter
 from .extents import ALLOCATION, CopyPlan, Run, allocation, changes, plan_full, plan_incremental
 from .hashing import BLOCK_BYTES, HashAlgorithm, algorithm
 from .loop import end_state
-from .mover_plan import DiskJob, MoverOptions
+from .mover_plan import DEFAULT_PRIME_BYTES, DiskJob, MoverOptions
 from .nbd_handle import SOURCE, TARGET, NbdConnection
+from .pacing import (
+    FULL_DEPTH,
+    INCREMENTAL_DEPTH,
+    LARGE_BYTES,
+    UNPRIMED_BYTES,
+    UNPRIMED_DEPTH,
+    Line,
+    Pace,
+    choose,
+    measure,
+)
 from .pipeline import ZERO_BYTES, Chunk, Piece, Pipeline, PipelineOptions, chunks
 from .status import DONE, DiskProgress
 from .targets import parse_uri
 
-FULL_DEPTH, INCREMENTAL_DEPTH = 4, 16
+#: A copy of less is over before its lines are measured.
+MEASURED_FROM_BYTES = 16 << 20
 
-#: A server is only primed if a first read of this size is quick: on a slow line the large read would cost, not save.
-PROBE_BYTES, PROBE_SECONDS = 1 << 20, 0.25
+#: A server is only primed if a first read of 1 MiB is quick: on a slow line, or under a cap, the large read would cost, not save.
+PROBE_SECONDS, PRIMING_RATE = 0.25, 64 << 20
 
 
 class CopyHandler:
@@ -70,6 +81,8 @@ class Transfer:
         self._target: Optional[NbdConnection] = None
         self._plan: Optional[CopyPlan] = None
         self._writer: Optional[BlockHashWriter] = None
+        self._lines: List[Line] = []
+        self._primed = True
 
     def prepare(self) -> None:
         """Connect both sides, check that they fit, and plan what to read. Typed errors; nothing is written."""
@@ -122,30 +135,61 @@ class Transfer:
             check_block_sizes(connection)
         return sizes["source"]
 
-    def prime(self) -> None:
-        """One large read on each side of a big copy, if a first small one is quick. An error of it means nothing."""
+    def measure(self, bucket: Optional[TokenBucket]) -> None:
+        """See how far the servers of a larger copy are. Under a low cap it does not matter."""
+        if self._plan is None or self._plan.read_bytes < MEASURED_FROM_BYTES:
+            return
+        if bucket is not None and bucket.fitting(LARGE_BYTES) < LARGE_BYTES:
+            return
+        for connection in (self._source, self._target):
+            found = measure(connection) if connection is not None else []
+            self._lines += found
+            if bucket is not None and found:
+                bucket.reserve(LARGE_BYTES)
+
+    def prime(self, bucket: Optional[TokenBucket]) -> None:
+        """One large read on each side of a big copy, if a smaller one was quick. An error of it means nothing."""
         prime = self.options.prime_bytes
         plan, source, target = self._plan, self._source, self._target
-        if not prime or plan is None or source is None or target is None or plan.read_bytes < 4 * prime:
+        if plan is None or source is None or target is None or plan.read_bytes < 4 * (prime or DEFAULT_PRIME_BYTES):
             return
-        for connection in (source, target):
+        quick = len(self._lines) == 2 and all(line.large_s < PROBE_SECONDS for line in self._lines)
+        self._primed = bool(prime) and quick and (bucket is None or bucket.rate >= PRIMING_RATE)
+        for connection in (source, target) if self._primed else ():
             length = min(prime, connection.max_block) // BLOCK_BYTES * BLOCK_BYTES
-            begun = time.monotonic()
-            connection.read_discard(0, min(PROBE_BYTES, length))
-            if time.monotonic() - begun < PROBE_SECONDS and length <= connection.size:
+            if length <= connection.size:
                 connection.read_discard(0, length)
+                if bucket is not None:
+                    bucket.reserve(length)
 
-    def start(self, bucket: Optional[TokenBucket]) -> Pipeline:
-        """The pipeline of this disk, ready to run."""
+    def _pace(self, largest: int, disks: int) -> Pace:
+        """How many requests of which size, as one of so many disks."""
+        if self.options.depth:
+            return Pace(largest, self.options.depth)
+        if self.job.level == INCREMENTAL:
+            near = Pace(largest, INCREMENTAL_DEPTH)
+        elif self._primed:
+            near = Pace(largest, FULL_DEPTH)
+        else:
+            near = Pace(min(largest, UNPRIMED_BYTES), UNPRIMED_DEPTH)
+        segments = [segment for segment in self._plan.segments if not segment.zero] if self._plan is not None else []
+        average = self._plan.read_bytes // len(segments) if self._plan is not None and segments else near.request_bytes
+        return choose(self._lines, near, min(near.request_bytes, average), disks)
+
+    def start(self, bucket: Optional[TokenBucket], disks: int = 1) -> Pipeline:
+        """The pipeline of this disk, one of so many, ready to run."""
         source, target, plan = self._source, self._target, self._plan
         if source is None or target is None or plan is None:
             raise CopyFailedError(f"{self.job.key} was started before it was prepared. This is a defect.")
         incremental = self.job.level == INCREMENTAL
-        request = request_bytes(self.options.request_bytes, source, target)
+        pace = self._pace(request_bytes(self.options.request_bytes, source, target), disks)
+        request = pace.request_bytes
+        latency = round(pace.latency_s * 1000, 1)
+        self.progress.extra.update(request_bytes=request, depth=pace.depth, latency_ms=latency)
         zero = min(ZERO_BYTES, target.max_block // request * request) if target.can_zero else request
         hasher = algorithm(self.options.hash_algorithm) if self._writer is not None else None
         options = PipelineOptions(
-            depth=self.options.depth or (INCREMENTAL_DEPTH if incremental else FULL_DEPTH),
+            depth=pace.depth,
             stall_seconds=self.options.stall_seconds,
             flush_seconds=self.options.flush_seconds,
         )

@@ -19,10 +19,11 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from ..errors import InvalidInputError, PointDamagedError, SendenseError, VerificationFailedError
 from .bandwidth import TokenBucket
 from .blockhashes import BlockHashFile, BlockMap, compose
+from .cap import Cap, parse_node_bandwidth
 from .extents import ALLOCATION, CopyPlan, Run, StatusRange, allocation, pieces, plan_incremental
 from .hashing import BLOCK_BYTES, HashAlgorithm, algorithm
 from .loop import DiskLoop, Stop, balance, defect, end_state, run_parallel
-from .mover_plan import MoverOptions, load_document, record
+from .mover_plan import MoverOptions, check_connections, load_document, record
 from .nbd_handle import EXPORT, NbdConnection
 from .pipeline import Chunk, Piece, Pipeline, PipelineOptions, chunks
 from .status import DONE, DiskProgress
@@ -222,10 +223,10 @@ def verify(
     options.check()
     stop = stop or Stop()
     disks = [Verification(job, options, stop.is_set) for job in jobs]
-    supervisor = Supervisor([disk.progress for disk in disks], stop, status_path, cancel_path)
-    supervisor.tick()
-    bucket = TokenBucket(options.bandwidth_bytes_per_s) if options.bandwidth_bytes_per_s else None
-    verify_disks(disks, options, stop, bucket, supervisor.tick)
+    with Cap(options.bandwidth_bytes_per_s, parse_node_bandwidth(options.node_bandwidth)) as cap:
+        supervisor = Supervisor([disk.progress for disk in disks], stop, status_path, cancel_path, cap=cap)
+        supervisor.tick()
+        verify_disks(disks, options, stop, cap.bucket, supervisor.tick)
     state, error = _outcome(disks, stop)
     document = supervisor.report.build(state, error)
     supervisor.publish(document)
@@ -280,6 +281,7 @@ def check_verify_jobs(jobs: List[VerifyJob]) -> None:
         raise InvalidInputError("The plan is refused: it names no disks, or one twice.")
     for job in jobs:
         job.check()
+    check_connections([job.uri for job in jobs])
 
 
 def write_verify_plan(path: str, jobs: List[VerifyJob], options: MoverOptions) -> None:
