@@ -14,9 +14,9 @@ from typing import Any, Callable, Dict, List
 
 from tests.e2e.site import ROOT
 
-from . import control_plane, merge
+from . import control_plane, data_path, merge
 
-BENCHMARKS: Dict[str, Callable[[], Dict[str, Any]]] = {"control_plane": control_plane.run, "merge": merge.run}
+BENCHMARKS: Dict[str, Callable[[], Dict[str, Any]]] = {"data_path": data_path.run, "control_plane": control_plane.run, "merge": merge.run}
 REPORT = ROOT / "build" / "bench" / "report.json"
 
 
