@@ -16,12 +16,10 @@ from .bandwidth import MIN_RATE
 from .blockhashes import FULL, INCREMENTAL
 from .cap import parse_node_bandwidth
 from .hashing import BLOCK_BYTES, DEFAULT_ALGORITHM, digest_size
-from .targets import UNIX, is_disk_key, parse_uri
+from .targets import MAX_CONNECTIONS, UNIX, is_disk_key, parse_uri
 
 MAX_REQUEST_BYTES = 32 << 20
 DEFAULT_PRIME_BYTES = 16 << 20
-#: Connections that a qemu serves at once, whatever it is asked; it accepts the next one and never answers it.
-MAX_CONNECTIONS = 100
 
 Record = TypeVar("Record")
 

@@ -21,6 +21,8 @@ TCP, UNIX = "tcp", "unix"
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 10808
 MAX_EXPORT_BYTES = 4096
 MAX_SOCKET_BYTES = 107
+#: Connections that a qemu serves at once, unless it was told otherwise; it accepts the next one and never answers it.
+MAX_CONNECTIONS = 100
 
 _KEY = re.compile(r"disk(0|[1-9][0-9]{0,4})")
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?")

@@ -26,20 +26,20 @@ def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     missing = sorted(source["key"] for source in sources if source["key"] not in targets)
     if missing:
         raise InvalidInputError(f"nbd_targets has no target for {', '.join(missing)}; it must name every disk of the machine.")
-    options = _options(params)
+    options, audits = _options(params), (params.get("audit") or {}).get("files") or {}
     record(MoverOptions, options, "options").check()
+    planned = [_disk_job(source, targets[source["key"]].uri(), "", audits.get(source["key"], "")) for source in sources]
+    check_jobs([record(DiskJob, disk, "disk") for disk in planned])
     if check_mode:
         return {"changed": True, "disks": []}
     place = attach(params, params["role"], params["job_id"])
     child = FollowedChild(place.job, place.client, "copy", "mover")
     if params["phase"] != "collect":
-        audits = (params.get("audit") or {}).get("files") or {}
         read, written = _ends(place, params["at_hub"], sources, {key: target.uri() for key, target in targets.items()})
         disks = [
             _disk_job(dict(source, uri=read[source["key"]]), written[source["key"]], place.job.path, audits.get(source["key"], ""))
             for source in sources
         ]
-        check_jobs([record(DiskJob, disk, "disk") for disk in disks])
         child.start(place.agent_path, {"disks": disks, "options": options})
         reached("copy:started")
     try:
