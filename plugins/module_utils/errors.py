@@ -57,6 +57,13 @@ class PlatformUnreachableError(SendenseError):
     retryable = True
 
 
+class PlaceUnreachableError(SendenseError):
+    """The controller has lost the connection to the hub or the node, or never had it; what runs there ends by itself."""
+
+    error_code = "PLACE_UNREACHABLE"
+    retryable = True
+
+
 class PlatformAuthenticationError(SendenseError):
     """The platform answered and refused the credentials or the privilege."""
 

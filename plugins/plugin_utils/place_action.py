@@ -12,7 +12,7 @@ import tempfile
 import time
 from typing import Any, Callable, ClassVar, Dict, Optional
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.vars.clean import remove_internal_keys
@@ -22,6 +22,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
     CopyStalledError,
     JobAbandonedError,
     JobCancelledError,
+    PlaceUnreachableError,
     SendenseError,
 )
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.cancelling import cancelled_error, cancelled_test
@@ -33,6 +34,7 @@ from ansible_collections.sendense.platform.plugins.plugin_utils.orphans import e
 from ansible_collections.sendense.platform.plugins.plugin_utils.places import (
     Beating,
     Hearts,
+    PlaceLostError,
     cancelled_elsewhere,
     touch_here,
 )
@@ -74,16 +76,27 @@ class PlaceAction(ActionBase):
             result = self.perform(arguments, variables)
         except SendenseError as error:
             result = dict(error.as_result(), failed=True)
-        except AnsibleError:
+        except AnsibleError as error:
             # Files of a cancelled job are gone: that is no defect of connections.
-            cancelled = self._cancellation(arguments, variables)
-            if cancelled is None:
+            reason: Optional[SendenseError] = self._cancellation(arguments, variables)
+            if reason is None and isinstance(error, AnsibleConnectionFailure):
+                # A failure and not Ansible's "unreachable": the machine of the play is not what is gone, and a rescue has to run.
+                reason = self._unreachable(error)
+            if reason is None:
                 raise
-            return dict(cancelled.as_result(), failed=True)
+            return dict(reason.as_result(), failed=True)
         if result.get("failed") and result.get("error_code") != JobCancelledError.error_code and not self._task.check_mode:
             cancelled = self._cancellation(arguments, variables)
             result.update({} if cancelled is None else cancelled.as_result())
         return result
+
+    def _unreachable(self, error: AnsibleError) -> PlaceUnreachableError:
+        where = error.place if isinstance(error, PlaceLostError) else str(self._task.delegate_to or self._play_context.remote_addr or "")
+        return PlaceUnreachableError(
+            f"The connection to {where} failed: {str(error).strip().rstrip('.')}. What the job has begun there ends by itself once no "
+            f"sign of life comes any more. Check that machine and the way to it, then run the job again.",
+            details={"place": where},
+        )
 
     def _cancellation(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Optional[JobCancelledError]:
         """Why a task of this job had to fail, if the job was cancelled here or at one of the places whose hearts it beats."""
@@ -91,8 +104,11 @@ class PlaceAction(ActionBase):
         job_id = str(arguments.get("job_id") or (job.get("id") if isinstance(job, dict) else ""))
         folder = os.path.join(arguments.get("state_dir") or DEFAULT_STATE_DIR, "jobs")
         for path in [os.path.join(folder, f"{job_id}-{role}") for role in ROLES] if job_id.isalnum() else []:
-            if self._low_level_execute_command(shlex.join(cancelled_test(path)), sudoable=False)["rc"] == 0:
-                return cancelled_error(path)
+            try:
+                if self._low_level_execute_command(shlex.join(cancelled_test(path)), sudoable=False)["rc"] == 0:
+                    return cancelled_error(path)
+            except AnsibleConnectionFailure:
+                break
         return cancelled_elsewhere(arguments.get("heartbeats"), task_vars, self._play_context)
 
     def perform(self, arguments: Dict[str, Any], task_vars: Dict[str, Any]) -> Dict[str, Any]:

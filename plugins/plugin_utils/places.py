@@ -13,10 +13,11 @@ import os
 import shlex
 import tempfile
 import threading
-from typing import Any, Dict, List, Optional
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional
 
 from ansible import constants
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 
@@ -34,6 +35,14 @@ def touch_here(path: str) -> None:
         return
     except OSError as error:
         raise AnsibleError(f"Cannot touch {path}: {error.strerror}") from error
+
+
+class PlaceLostError(AnsibleConnectionFailure):
+    """The connection to another place than the task's own failed; ``place`` is its name in the inventory."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(reason)
+        self.place = place
 
 
 class Place:
@@ -56,8 +65,9 @@ class Place:
         self._connection.set_options(var_options={name: variables[name] for name in wanted if name in variables})
 
     def run(self, argv: List[str]) -> str:
-        """Run one command and return its output; AnsibleError if it fails."""
-        code, out, err = self._connection.exec_command(shlex.join(argv), in_data=None, sudoable=False)
+        """Run one command and return its output; AnsibleError if it fails, PlaceLostError if the place cannot be reached."""
+        with self._named():
+            code, out, err = self._connection.exec_command(shlex.join(argv), in_data=None, sudoable=False)
         if code != 0:
             reason = err.decode(errors="replace").strip()
             raise AnsibleError(f"Command {argv[0]} failed at place {self.host} with exit code {code}: {reason}")
@@ -79,8 +89,17 @@ class Place:
         return True
 
     def fetch(self, remote: str, local: str) -> None:
-        """Copy a file of that place to the controller."""
-        self._connection.fetch_file(remote, local)
+        """Copy a file of that place to the controller; PlaceLostError if the place cannot be reached."""
+        with self._named():
+            self._connection.fetch_file(remote, local)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Whose connection failed."""
+        try:
+            yield
+        except AnsibleConnectionFailure as error:
+            raise PlaceLostError(self.host, str(error)) from error
 
     def close(self) -> None:
         """End the connection."""

@@ -27,7 +27,7 @@ def furnish(cover: List[str], keep: List[str], hide: List[str]) -> None:
     """Lay an empty file system over every directory of ``cover``, put back ``keep``, empty ``hide``. OSError if refused."""
     _mount("none", "/", "", MS_REC | MS_PRIVATE)
     held: Dict[str, int] = {path: os.open(path, os.O_PATH) for path in keep}
-    for path in cover:
+    for path in filter(os.path.isdir, cover):  # one may lie below another
         _mount("tmpfs", path, "tmpfs", 0)
     for path, descriptor in held.items():
         _stand_in(path, os.path.isdir(f"/proc/self/fd/{descriptor}"))

@@ -66,7 +66,7 @@ class Place:
             return self
         descriptor = self._network.descriptor(self.name)
         keep = sorted({str(path) for path in (*self.keep, *_programs())})
-        cover = [path for path in _OWN if os.path.isdir(path) and path not in keep]
+        cover = [path for path in _OWN if path not in keep]
         plan = json.dumps({"cover": cover, "keep": keep, "hide": [str(path) for path in self.hide]})
         # Dies with the thread that made it, and takes the machine along.
         argv = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/proc/self/fd/{descriptor}"]
