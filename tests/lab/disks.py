@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import string
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -64,6 +65,13 @@ def small_disks() -> List[DiskSpec]:
 def data_disks(odd_mib: int = 64, raw_mib: int = 32) -> List[DiskSpec]:
     """The second and third disk of a guest that boots: qcow2 of an odd size, and raw."""
     return [DiskSpec("vdb", odd_mib * MIB + ODD_BYTES), DiskSpec("vdc", raw_mib * MIB, "raw")]
+
+
+def scsi_disks(count: int, template: Path, size_bytes: int) -> List[DiskSpec]:
+    """Many disks of one machine, copies of a qcow2 image; there is a name for up to 702."""
+    letters = string.ascii_lowercase
+    names = [*letters, *(first + second for first in letters for second in letters)]
+    return [DiskSpec(f"sd{name}", size_bytes, template=template, bus="scsi") for name in names[:count]]
 
 
 def create(spec: DiskSpec, path: Path) -> None:

@@ -17,6 +17,8 @@ _MACHINES = {"bios": "pc", "uefi": "q35"}
 _OVMF = "/usr/share/OVMF"
 _OVMF_PAIRS = (("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd"))
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
+#: How many disks libvirt puts on one virtio-scsi controller; without scsi disks a machine has place for some twenty disks.
+DISKS_PER_CONTROLLER = 15
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def domain_xml(spec: GuestSpec, disks: Sequence[LabDisk]) -> str:
     for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
         _text(root, event, action)
     devices = ET.SubElement(root, "devices")
+    _scsi_controllers(devices, disks)
     for disk in disks:
         _disk(devices, disk)
     for network in spec.networks:
@@ -74,6 +77,13 @@ def _operating_system(root: ET.Element, spec: GuestSpec) -> None:
         _text(system, "loader", str(code), readonly="yes", type="pflash")
         _text(system, "nvram", str(spec.nvram), template=str(variables))
     ET.SubElement(system, "boot", dev="hd")
+
+
+def _scsi_controllers(devices: ET.Element, disks: Sequence[LabDisk]) -> None:
+    """Enough of them that libvirt need not add any of its own, which would be of another model."""
+    scsi = sum(disk.bus == "scsi" for disk in disks)
+    for index in range(-(-scsi // DISKS_PER_CONTROLLER)):
+        ET.SubElement(devices, "controller", type="scsi", index=str(index), model="virtio-scsi")
 
 
 def _disk(devices: ET.Element, disk: LabDisk) -> None:

@@ -13,6 +13,7 @@ import time
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ..errors import ExportFailedError, InvalidInputError
+from .native_aio import has_room
 from .nbd_handle import EXPORT, NbdConnection
 from .targets import MAX_EXPORT_BYTES, MAX_SOCKET_BYTES, NbdTarget, parse_uri
 
@@ -49,14 +50,15 @@ def export_argv(
 
     ``node`` names the driver of every layer explicitly (nothing is probed). The server listens on ``port`` of 127.0.0.1 or
     on the unix ``socket``. ``bitmap`` is offered as ``qemu:dirty-bitmap:<bitmap>``. Without ``cache`` and ``aio`` the page
-    cache is bypassed where all files of the chain allow it. InvalidInputError for anything that is not exactly right.
+    cache is bypassed where all files of the chain allow it, by native AIO as long as the kernel has room for it. InvalidInputError
+    for anything that is not exactly right.
     """
     _check_node(node)
     if cache is None:
         direct = all(supports_direct(path) for path in node_files(node)) and not _has_odd_tail(node)
         cache = "none" if direct else "writeback"
     if aio is None:
-        aio = "native" if cache in ("none", "directsync") else "threads"
+        aio = "native" if cache in ("none", "directsync") and has_room() else "threads"
     _check_words(export, bitmap, cache, aio, clients)
     argv = ["qemu-nbd", "--persistent", f"--shared={clients}", f"--export-name={export}", f"--cache={cache}", f"--aio={aio}"]
     argv += _listen(port, socket)

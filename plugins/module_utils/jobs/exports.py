@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any, Dict, List
 
 from ..datapath.export_table import ExportTable
-from ..datapath.exports import check_export, export_argv
+from ..datapath.exports import check_export
 from ..datapath.images import create_qcow2, create_raw, qcow2_node, raw_node
 from ..datapath.targets import NbdTarget, format_targets
 from ..errors import (
@@ -30,6 +30,7 @@ from ..steps import reached
 from .auditing import write_samples
 from .place import HUB, WRITER, JobPlace, attach, attach_to_end, begin, discard, new_job_id, stop_writers, unbegun, unique_keys
 from .point_leases import hold_for_reading
+from .serving import start_server
 
 Images = Dict[str, Dict[str, Any]]
 
@@ -200,10 +201,9 @@ def serve(
 def _start(place: JobPlace, child: str, wanted: Dict[str, str], image: Dict[str, Any], port: int, writable: bool) -> int:
     """Start one server; the port that it really has. A lease keeps other jobs of this hub away, but no foreign program."""
     for left in range(SERVE_PORTS - 1, -1, -1):
-        argv, env = export_argv(image, export=wanted["export"], port=port, writable=writable)
         record = {"port": port, "machine": wanted["machine"], "export": wanted["export"]}
         try:
-            place.client.start(child, argv, env=env, kind="export", record=record)
+            start_server(place.client, child, image, record, writable)
             break
         except PortBusyError as error:
             if not left:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from typing import Any, Dict
 
-from ..datapath.exports import check_export, export_argv
+from ..datapath.exports import check_export
 from .place import JobPlace
+from .serving import start_server
 
 _PREFIX = "reread-"
 
@@ -19,9 +20,8 @@ def start_readers(place: JobPlace, images: Dict[str, Dict[str, Any]], sizes: Dic
     uris = {}
     for key, image in sorted(images.items()):
         socket = os.path.join(place.job.path, f"{_PREFIX}{key}.sock")
-        argv, env = export_argv(image, export=key, socket=socket, writable=False)
         record = {"machine": place.job.meta().get("machine_key", ""), "export": key, "socket": socket}
-        place.client.start(f"{_PREFIX}{key}", argv, env=env, kind="export", record=record)
+        start_server(place.client, f"{_PREFIX}{key}", image, record)
         uris[key] = f"nbd+unix:///{key}?socket={socket}"
     for key, uri in uris.items():
         check_export(uri, sizes[key])

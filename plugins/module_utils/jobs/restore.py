@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List
 
-from ..datapath.exports import check_export, export_argv
+from ..datapath.exports import check_export
 from ..datapath.targets import NbdTarget, format_targets
 from ..errors import InvalidInputError, KeeperFailedError, SendenseError, TargetFailedError
 from ..model import Machine
@@ -16,6 +16,7 @@ from ..platforms import registry
 from ..platforms._base import PreparedMachine, TargetRequest
 from ..steps import reached
 from .place import NODE, WRITER, JobPlace, attach, attach_to_end, await_end, begin, discard, stop_writers
+from .serving import start_server
 from .tunnelling import dig, needed, rehearsed
 
 
@@ -85,9 +86,8 @@ def _serve(place: JobPlace, prepared: PreparedMachine) -> List[NbdTarget]:
         socket = os.path.join(place.job.path, f"restore-{disk.key}.sock")
         target = NbdTarget(key=disk.key, transport="unix", host="", port=0, socket=socket, export=disk.key)
         if disk.image is not None:
-            argv, env = export_argv(disk.image, export=disk.key, socket=socket, writable=True)
             record = {"machine": prepared.job_id, "export": disk.key, "socket": socket}
-            place.client.start(f"{WRITER}{disk.key}", argv, env=env, kind="export", record=record)
+            start_server(place.client, f"{WRITER}{disk.key}", disk.image, record, writable=True)
         check_export(target.uri(), disk.size_bytes)
         targets.append(target)
     return targets

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Dict, List, Optional
 
-from ..datapath.exports import check_export, export_argv
+from ..datapath.exports import check_export
 from ..errors import KeeperFailedError, RepositoryFullError, SendenseError
 from ..hubstate.statedir import StateDir
 from ..model import machine_key
@@ -19,7 +19,9 @@ from ..platforms._base import PreviousDisk, Snapshot, SnapshotPlan, SnapshotRequ
 from ..platforms.bounded import CLOSING_SECONDS, OPENING_SECONDS, nothing, within
 from ..steps import reached
 from .cleanup import clean_machine
+from .forwarding import lead
 from .place import NODE, JobPlace, attach, attach_to_end, begin, discard
+from .serving import start_server
 from .tunnelling import dig, needed, rehearsed
 
 #: What it means for the source if a snapshot could not be opened or ended in time.
@@ -130,7 +132,7 @@ def start_exports(params: Dict[str, Any]) -> Dict[str, Any]:
     place = attach(params, NODE, params["job_id"])
     snapshot = Snapshot.from_dict(place.load("snapshot"))
     sources = []
-    changed = False
+    changed = lead(place, snapshot.forwards)
     for disk in snapshot.disks:
         uri = disk.uri
         if disk.image is not None:
@@ -149,9 +151,8 @@ def _serve(place: JobPlace, snapshot: Snapshot, disk: Any) -> Any:
     uri = f"nbd+unix:///{disk.export}?socket={socket}"
     if place.client.child(name)["state"] == "running":
         return uri, False
-    argv, env = export_argv(disk.image, export=disk.export, socket=socket, writable=False, bitmap=disk.image_bitmap or None)
     record = {"machine": snapshot.machine.key, "export": disk.export, "socket": socket}
-    place.client.start(name, argv, env=env, kind="export", record=record)
+    start_server(place.client, name, disk.image, record, bitmap=disk.image_bitmap)
     return uri, True
 
 
