@@ -9,12 +9,16 @@ from __future__ import annotations
 class ModuleDocFragment:
     """The state directory and the agent."""
 
-    DOCUMENTATION = r"""
+    STATE = r"""
 options:
   state_dir:
     description: State directory of this place (hub or node), which holds its jobs, leases and ports.
     type: path
     default: /var/lib/sendense
+"""
+    DOCUMENTATION = (
+        STATE
+        + r"""
   agent_path:
     description: The agent at this place. The action plugin of this module stores it there and sets this option.
     type: path
@@ -30,3 +34,4 @@ options:
     type: dict
     default: {}
 """
+    )

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of every module that works on a repository; those that cannot do without add ``required``."""
+"""Options of every module that works on a repository."""
 
 from __future__ import annotations
 
@@ -32,4 +32,10 @@ options:
         description: Bytes of free space that backups never use.
         type: int
         default: 268435456
+"""
+    # Of those that cannot do without; beside ``repository``.
+    REQUIRED = r"""
+options:
+  repository:
+    required: true
 """

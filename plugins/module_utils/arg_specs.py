@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Argument specifications shared by several modules; each has a documentation fragment of the same name."""
+"""Argument specifications shared by several modules, with the documentation fragment of each."""
 
 from __future__ import annotations
 
@@ -98,8 +98,19 @@ def repository_spec(required: bool = True) -> Spec:
     }
 
 
+def machines_spec() -> Spec:
+    """Fragment ``platform.machines``: several machines, as ``sendense_source`` of the inventory describes them."""
+    machine = dict(platform_spec(), machine_id={"type": "str", "required": True}, node={"type": "str"})
+    return {"machines": {"type": "list", "elements": "dict", "default": [], "options": machine}}
+
+
+def any_machine_spec() -> Spec:
+    """Fragment ``any_machine``: one machine, also one that is gone from its platform."""
+    return {"platform": platform_spec()["platform"], "machine_id": {"type": "str"}, "machine_key": {"type": "str", "no_log": False}}
+
+
 def machine_spec(required: bool = True) -> Spec:
-    """Fragment ``machine``: which machine, by the platform's own id."""
+    """Which machine, by the platform's own id; each module says what it is for."""
     return {"machine_id": {"type": "str", "required": required}}
 
 

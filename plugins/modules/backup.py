@@ -20,19 +20,12 @@ description:
   - V(aborted) takes an uncommitted backup back and says whether it had been committed after all.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.repository
+  - sendense.platform.repository.required
   - sendense.platform.place
   - sendense.platform.following
   - sendense.platform.heartbeats
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
-  repository:
-    required: true
   state:
     description: The step.
     type: str

@@ -21,68 +21,15 @@ description:
   - Each kind has a section in C(docs/runbooks/doctor-findings.md).
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.place
+  - sendense.platform.platform.machines
   - sendense.platform.repository
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   role:
     description: Which half to look at.
     type: str
     required: true
     choices: [hub, node]
-  machines:
-    description: The machines to look at, as C(sendense_source) of the inventory describes them.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      machine_id:
-        description: The machine, by the platform's own id.
-        type: str
-        required: true
-      platform:
-        description: Its platform.
-        type: str
-        default: libvirt
-        choices: [libvirt]
-      connection:
-        description: How to reach the platform from the node.
-        type: dict
-        default: {}
-        suboptions:
-          uri:
-            description: The libvirt connection URI.
-            type: str
-            default: qemu:///system
-          username:
-            description: User name, where the URI's transport asks for one (SASL).
-            type: str
-          password:
-            description: Password for it.
-            type: str
-          domain_type:
-            description: Type of the domains that a restore defines; not used here.
-            type: str
-            choices: [auto, kvm, qemu]
-            default: auto
-          scratch_dir:
-            description: Directory for the scratch files of running backup jobs; what dead ones left there is found.
-            type: path
-          agent_timeout:
-            description: Seconds to wait for an answer of the guest agent.
-            type: int
-            default: 10
-          console_log:
-            description: File for the serial console of restored machines; not used here.
-            type: path
-      node:
-        description: Inventory name of the node; not used by the module.
-        type: str
   inventory:
     description:
       - Keys of all machines of the inventory, C(sendense_machine_key) (hub only). Machines of the repository that are not among
@@ -199,24 +146,18 @@ known_at:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import place_spec, platform_spec, repository_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import machines_spec, place_spec, repository_spec
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor import examination
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
 
 def argument_spec() -> Dict[str, Any]:
     """The module's arguments."""
-    machine = {
-        "machine_id": {"type": "str", "required": True},
-        "platform": {"type": "str", "default": "libvirt", "choices": ["libvirt"]},
-        "connection": platform_spec()["connection"],
-        "node": {"type": "str"},
-    }
     return dict(
         place_spec(),
         **repository_spec(required=False),
+        **machines_spec(),
         role={"type": "str", "required": True, "choices": ["hub", "node"]},
-        machines={"type": "list", "elements": "dict", "default": [], "options": machine},
         inventory={"type": "list", "elements": "str", "default": []},
         digests={"type": "bool", "default": False},
         storage={"type": "list", "elements": "path", "default": []},

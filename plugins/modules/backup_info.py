@@ -15,29 +15,13 @@ author:
   - Sendense contributors (@sendense)
 description:
   - Reads the manifests of a repository; nothing else is consulted.
+  - Without O(machine_id) and O(machine_key), the backups of all machines are listed.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.repository
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
+  - sendense.platform.repository.required
+  - sendense.platform.any_machine
 options:
-  repository:
-    required: true
-  platform:
-    description: The platform of O(machine_id).
-    type: str
-    default: libvirt
-    choices: [libvirt]
-  machine_id:
-    description: Only backups of the machine with this id on its platform.
-    type: str
-  machine_key:
-    description: Only backups of the machine with this key, as RV(points) shows it.
-    type: str
   status:
     description: Only backups in this state.
     type: str
@@ -79,7 +63,7 @@ points:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import repository_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import any_machine_spec, repository_spec
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import info
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
@@ -88,9 +72,7 @@ def argument_spec() -> Dict[str, Any]:
     """The module's arguments."""
     return dict(
         repository_spec(),
-        platform={"type": "str", "default": "libvirt", "choices": ["libvirt"]},
-        machine_id={"type": "str"},
-        machine_key={"type": "str", "no_log": False},
+        **any_machine_spec(),
         status={"type": "str", "choices": ["ok", "damaged", "merging"]},
         level={"type": "str", "choices": ["full", "incremental"]},
         since={"type": "str"},

@@ -21,30 +21,16 @@ description:
   - In check mode, nothing is touched; the difference shows what would go, and why.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.repository
+  - sendense.platform.repository.required
+  - sendense.platform.any_machine
   - sendense.platform.place
   - sendense.platform.following
   - sendense.platform.heartbeats
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: full
 options:
-  repository:
-    required: true
-  platform:
-    description: The platform of the machine.
-    type: str
-    default: libvirt
-    choices: [libvirt]
-  machine_id:
-    description: The machine, by the platform's own id. This or O(machine_key).
-    type: str
-  machine_key:
-    description: The machine's key in the repository.
-    type: str
   policy:
     description:
       - What to keep. A rule keeps the newest backup of each of its most recent periods that have backups; V(0) switches it off.
@@ -172,12 +158,12 @@ refused:
 from typing import Any, Dict
 
 from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import (
+    any_machine_spec,
     following_spec,
     place_spec,
     repository_spec,
     retention_spec,
 )
-from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import prune
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
@@ -186,11 +172,9 @@ def argument_spec() -> Dict[str, Any]:
     """The module's arguments."""
     return dict(
         repository_spec(),
+        **any_machine_spec(),
         **place_spec(),
         **following_spec(),
-        platform={"type": "str", "default": "libvirt", "choices": ["libvirt"]},
-        machine_id={"type": "str"},
-        machine_key={"type": "str", "no_log": False},
         policy={"type": "dict", "required": True, "options": retention_spec()},
         confirm_expiry={"type": "bool", "default": False},
         synthetic_full={"type": "bool", "default": False},
@@ -198,16 +182,9 @@ def argument_spec() -> Dict[str, Any]:
     )
 
 
-def run(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
-    """Prune."""
-    if not (params["machine_id"] or params["machine_key"]):
-        raise InvalidInputError("backup_prune needs machine_id or machine_key.")
-    return prune.prune_points(params, check_mode)
-
-
 def main() -> None:
     """Run the module."""
-    run_module(run, argument_spec(), supports_check_mode=True)
+    run_module(prune.prune_points, argument_spec(), supports_check_mode=True)
 
 
 if __name__ == "__main__":

@@ -19,30 +19,13 @@ description:
   - A damaged backup and all that depend on it are marked; the next backup of the machine is then a full one.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.repository
+  - sendense.platform.repository.required
+  - sendense.platform.any_machine
   - sendense.platform.place
   - sendense.platform.following
   - sendense.platform.heartbeats
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
-  repository:
-    required: true
-  platform:
-    description: The platform of the machine.
-    type: str
-    default: libvirt
-    choices: [libvirt]
-  machine_id:
-    description: The machine, by the platform's own id. This or O(machine_key).
-    type: str
-  machine_key:
-    description: The machine's key in the repository.
-    type: str
   point_ids:
     description: The backups to verify; the newest sound one without it.
     type: list
@@ -87,8 +70,12 @@ marked:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import following_spec, place_spec, repository_spec
-from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import (
+    any_machine_spec,
+    following_spec,
+    place_spec,
+    repository_spec,
+)
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import verify
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
@@ -97,27 +84,18 @@ def argument_spec() -> Dict[str, Any]:
     """The module's arguments."""
     return dict(
         repository_spec(),
+        **any_machine_spec(),
         **place_spec(),
         **following_spec(),
-        platform={"type": "str", "default": "libvirt", "choices": ["libvirt"]},
-        machine_id={"type": "str"},
-        machine_key={"type": "str", "no_log": False},
         point_ids={"type": "list", "elements": "str", "default": []},
         all_points={"type": "bool", "default": False},
         job_id={"type": "str"},
     )
 
 
-def run(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
-    """Verify."""
-    if not (params["machine_id"] or params["machine_key"]):
-        raise InvalidInputError("backup_verify needs machine_id or machine_key.")
-    return verify.verify_points(params, check_mode)
-
-
 def main() -> None:
     """Run the module."""
-    run_module(run, argument_spec(), supports_check_mode=True)
+    run_module(verify.verify_points, argument_spec(), supports_check_mode=True)
 
 
 if __name__ == "__main__":

@@ -18,68 +18,15 @@ description:
   - Whatever belongs to a living job, to another owner or to somebody else is not touched.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.place
+  - sendense.platform.platform.machines
   - sendense.platform.repository
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   role:
     description: Which half of the jobs lives at this place.
     type: str
     required: true
     choices: [hub, node]
-  machines:
-    description: The machines to look at, as C(sendense_source) of the inventory describes them; dead jobs are undone for all machines.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      machine_id:
-        description: The machine, by the platform's own id.
-        type: str
-        required: true
-      platform:
-        description: Its platform.
-        type: str
-        default: libvirt
-        choices: [libvirt]
-      connection:
-        description: How to reach the platform from the node.
-        type: dict
-        default: {}
-        suboptions:
-          uri:
-            description: The libvirt connection URI.
-            type: str
-            default: qemu:///system
-          username:
-            description: User name, where the URI's transport asks for one (SASL).
-            type: str
-          password:
-            description: Password for it.
-            type: str
-          domain_type:
-            description: Type of the domains that a restore defines; not used here.
-            type: str
-            choices: [auto, kvm, qemu]
-            default: auto
-          scratch_dir:
-            description: Directory for the scratch files of running backup jobs.
-            type: path
-          agent_timeout:
-            description: Seconds to wait for an answer of the guest agent.
-            type: int
-            default: 10
-          console_log:
-            description: File for the serial console of restored machines; not used here.
-            type: path
-      node:
-        description: Inventory name of the node; not used by the module.
-        type: str
   repository:
     description: The repository whose partial points are cleaned up (hub only).
   owner:
@@ -123,24 +70,18 @@ known_change_ids:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import place_spec, platform_spec, repository_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import machines_spec, place_spec, repository_spec
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import cleanup
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
 
 def argument_spec() -> Dict[str, Any]:
     """The module's arguments."""
-    machine = {
-        "machine_id": {"type": "str", "required": True},
-        "platform": {"type": "str", "default": "libvirt", "choices": ["libvirt"]},
-        "connection": platform_spec()["connection"],
-        "node": {"type": "str"},
-    }
     return dict(
         place_spec(),
         **repository_spec(required=False),
+        **machines_spec(),
         role={"type": "str", "required": True, "choices": ["hub", "node"]},
-        machines={"type": "list", "elements": "dict", "default": [], "options": machine},
         owner={"type": "str", "default": ""},
         known_change_ids={"type": "dict", "default": {}},
     )

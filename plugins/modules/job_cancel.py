@@ -20,30 +20,9 @@ description:
   - A job has a half at its hub and one at its node; cancel it at both.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
+  - sendense.platform.place.state
+  - sendense.platform.any_machine
 options:
-  state_dir:
-    description: State directory of this place (hub or node), which holds its jobs, leases and ports.
-    type: path
-    default: /var/lib/sendense
-  platform:
-    description: The platform of O(machine_id).
-    type: str
-    default: libvirt
-    choices: [libvirt]
-  machine_id:
-    description: The machine, by the platform's own id.
-    type: str
-    default: ''
-  machine_key:
-    description: The machine's key in the repository, instead of O(machine_id) for a machine that is gone from its platform.
-    type: str
-    default: ''
   job_ids:
     description: Only these jobs of the machine. Empty means all.
     type: list
@@ -79,31 +58,24 @@ jobs:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import place_spec, platform_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import any_machine_spec, place_spec
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import cancel
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
 
 def argument_spec() -> Dict[str, Any]:
     """The module's arguments."""
-    return {
-        "state_dir": place_spec()["state_dir"],
-        "platform": platform_spec()["platform"],
-        "machine_id": {"type": "str", "default": ""},
-        "machine_key": {"type": "str", "default": "", "no_log": False},
-        "job_ids": {"type": "list", "elements": "str", "default": []},
-        "wait": {"type": "int", "default": 60},
-    }
-
-
-def run(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
-    """Cancel."""
-    return cancel.cancel_jobs(params, check_mode)
+    return dict(
+        any_machine_spec(),
+        state_dir=place_spec()["state_dir"],
+        job_ids={"type": "list", "elements": "str", "default": []},
+        wait={"type": "int", "default": 60},
+    )
 
 
 def main() -> None:
     """Run the module."""
-    run_module(run, argument_spec(), supports_check_mode=True)
+    run_module(cancel.cancel_jobs, argument_spec(), supports_check_mode=True)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,6 @@ description:
   - Given a failure, it fails with that failure's own message, code and details, once the job has been taken back.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   job:
     description: What kind of job.

@@ -18,15 +18,9 @@ description:
   - A failure of one disk fails the task; the result always has one entry per disk.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.place
   - sendense.platform.following
   - sendense.platform.heartbeats
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   job_id:
     description: The job.

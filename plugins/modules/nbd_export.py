@@ -19,15 +19,9 @@ description:
   - for V(files) new image files are created and served for writing.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.place
   - sendense.platform.repository
   - sendense.platform.heartbeats
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   state:
     description:

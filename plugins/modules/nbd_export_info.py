@@ -17,13 +17,7 @@ description:
   - Export servers with port, job, machine, export name, pid and state, and the port pool with its metrics.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.place
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   job_id:
     description: Only what belongs to this job.

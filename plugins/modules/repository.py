@@ -18,16 +18,9 @@ description:
   - Never removes anything.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.repository
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
+  - sendense.platform.repository.required
 options:
-  repository:
-    required: true
   state:
     description: V(present) initialises the repository if it is not.
     type: str

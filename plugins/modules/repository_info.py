@@ -18,16 +18,9 @@ description:
   - With O(scan) the catalogue is rebuilt from the directories alone; there is no index that could be lost.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.repository
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
+  - sendense.platform.repository.required
 options:
-  repository:
-    required: true
   scan:
     description: Also list every point and every partial point.
     type: bool

@@ -18,16 +18,10 @@ description:
   - A machine, disk or file that is not the result of this very restore is never overwritten.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.platform
   - sendense.platform.place
   - sendense.platform.heartbeats
   - sendense.platform.tunnel
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   state:
     description: The step of a restore, or the power state wanted.

@@ -18,14 +18,8 @@ description:
   - Checks name, size and a second connection of every export before any data moves.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.place
   - sendense.platform.heartbeats
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   state:
     description: Whether the sources shall be served.

@@ -17,13 +17,7 @@ description:
   - Discovery - disks with stable ids, firmware, network cards, guest agent and power state of every machine.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.platform
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 options:
   machine_id:
     description: Only the machine with this id; all machines without it.

@@ -19,15 +19,12 @@ description:
   - In check mode V(present) returns the decision and touches nothing.
 extends_documentation_fragment:
   - sendense.platform.attributes
-  - sendense.platform.attributes.actiongroup_sendense
   - sendense.platform.platform
   - sendense.platform.place
   - sendense.platform.heartbeats
   - sendense.platform.repository
   - sendense.platform.tunnel
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: full
 options:

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Sendense contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the prune families leave out: their oracle turns red when it must, a prune that is cancelled or wakes up late, and a storage that becomes full under a merge."""
+"""What the prune families leave out: an oracle that turns red, prunes that are cancelled or wake up late, a storage that becomes full."""
 
 from __future__ import annotations
 

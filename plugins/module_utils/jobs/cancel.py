@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List
 
-from ..errors import InvalidInputError, JobNotFoundError, JobRunningError
+from ..errors import JobNotFoundError, JobRunningError
 from ..hubstate.jobs import JobDir, check_job_id, list_jobs
 from ..hubstate.statedir import StateDir
-from ..model import machine_key
+from .any_machine import chosen_key
 
 #: Seconds between two looks whether the jobs have ended.
 LOOK_SECONDS = 0.1
@@ -22,11 +22,9 @@ def cancel_jobs(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
 
     InvalidInputError if no machine is named; JobRunningError for jobs that have not ended after ``wait`` seconds.
     """
-    if not (params["machine_id"] or params["machine_key"]):
-        raise InvalidInputError("job_cancel needs machine_id or machine_key: it never cancels the jobs of all machines.")
+    key = chosen_key(params, "job_cancel")
     for job_id in params["job_ids"]:
         check_job_id(job_id, "hub")
-    key = params["machine_key"] or machine_key(params["platform"], params["machine_id"])
     jobs = living(StateDir(params["state_dir"]), key, params["job_ids"])
     fresh = [job for job in jobs if not job.cancelled()]
     result = {"changed": bool(fresh), "machine_key": key, "jobs": [_describe(job) for job in jobs]}

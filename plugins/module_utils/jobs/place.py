@@ -178,6 +178,15 @@ def attach(params: Dict[str, Any], role: str, job_id: str) -> JobPlace:
     return JobPlace(state, job, KeeperClient(job.socket_path), compiled(params["agent_path"]) if params.get("agent_path") else "")
 
 
+def attach_again(params: Dict[str, Any], role: str) -> JobPlace:
+    """As :func:`attach`, for the module that began the job and has it followed: if it was cancelled, no later task comes for the note."""
+    try:
+        return attach(params, role, params["job_id"])
+    except JobCancelledError as error:
+        attach_to_end(params, role, params["job_id"])
+        raise error
+
+
 def attach_to_end(params: Dict[str, Any], role: str, job_id: str, stop: bool = True, forget: bool = True) -> Optional[JobPlace]:
     """Find a job of this place that is to be ended, and ``stop`` its children; None if it has ended.
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from ..errors import InvalidInputError, JobCancelledError, JobRunningError, SendenseError
-from ..model import machine_key
+from ..errors import InvalidInputError, JobRunningError, SendenseError
 from ..repositories import registry
 from ..repositories._base import Repository
 from ..steps import reached
+from .any_machine import chosen_key
 from .backup import lease_name
 from .expiry import DELETED, LEFT, MERGED, Row, look, outcome, refusal
-from .place import HUB, JobPlace, attach, attach_to_end, begin, discard
+from .place import HUB, attach_again, begin, discard
 from .prune_run import Pruning
 
 Result = Dict[str, Any]
@@ -25,7 +25,7 @@ def prune_points(params: Dict[str, Any], check_mode: bool) -> Result:
     repository = registry.open_repository(params["repository"])
     key = _key(repository, params)
     if params["phase"] == "collect":
-        place = _attached(params)
+        place = attach_again(params, HUB)
         return _run(Pruning(place, repository, key, params, place.load("prune")))
     found, open_merges = look(repository, key, params), repository.open_merges(key)
     if check_mode:
@@ -50,21 +50,10 @@ def prune_points(params: Dict[str, Any], check_mode: bool) -> Result:
 
 
 def _key(repository: Repository, params: Dict[str, Any]) -> str:
-    if not params["machine_key"]:
-        return machine_key(params["platform"], params["machine_id"])
-    if params["machine_key"] not in repository.machines():
-        raise InvalidInputError(
-            f"There is no machine {params['machine_key']} in this repository. List the keys of its machines with repository_info."
-        )
-    return str(params["machine_key"])
-
-
-def _attached(params: Dict[str, Any]) -> JobPlace:
-    try:
-        return attach(params, HUB, params["job_id"])
-    except JobCancelledError as error:
-        attach_to_end(params, HUB, params["job_id"])  # no later task comes for the note
-        raise error
+    key = chosen_key(params, "backup_prune")
+    if params["machine_key"] and key not in repository.machines():
+        raise InvalidInputError(f"There is no machine {key} in this repository. List the keys of its machines with repository_info.")
+    return key
 
 
 def _held_back(row: Row, error: JobRunningError) -> Row:

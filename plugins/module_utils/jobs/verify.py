@@ -10,19 +10,18 @@ from typing import Any, Dict, List, Optional
 from ..catalog import chain
 from ..errors import (
     InvalidInputError,
-    JobCancelledError,
     PointDamagedError,
     PointInUseError,
     PointNotFoundError,
     SendenseError,
     VerificationFailedError,
 )
-from ..model import machine_key
 from ..repositories import registry
 from ..repositories._base import Point, PointFilter, Repository
 from ..steps import reached
+from .any_machine import chosen_key
 from .following import FollowedChild, disk_results, follow
-from .place import HUB, JobPlace, attach, attach_to_end, begin, discard
+from .place import HUB, JobPlace, attach_again, begin, discard
 from .point_leases import hold_for_reading
 from .reading import image_path, start_readers, stop_readers
 
@@ -32,9 +31,9 @@ Result = Dict[str, Any]
 def verify_points(params: Dict[str, Any], check_mode: bool) -> Result:
     """Verify oldest first. ``following`` in the result: call again with the same job id."""
     repository = registry.open_repository(params["repository"])
-    key = params["machine_key"] or machine_key(params["platform"], params["machine_id"])
+    key = chosen_key(params, "backup_verify")
     if params["phase"] == "collect":
-        place = _attached(params)
+        place = attach_again(params, HUB)
         state = place.load("verification")
     else:
         state = {"todo": wanted_points(repository, key, params), "points": [], "marked": []}
@@ -52,14 +51,6 @@ def verify_points(params: Dict[str, Any], check_mode: bool) -> Result:
     place.client.finish()
     ok = all(point["ok"] for point in state["points"])
     return {"changed": bool(state["marked"]), "ok": ok, "points": state["points"], "marked": state["marked"]}
-
-
-def _attached(params: Dict[str, Any]) -> JobPlace:
-    try:
-        return attach(params, HUB, params["job_id"])
-    except JobCancelledError as error:
-        attach_to_end(params, HUB, params["job_id"])  # no later task comes for the note
-        raise error
 
 
 def _held(place: JobPlace, repository: Repository, key: str, params: Dict[str, Any], wanted: List[str]) -> List[str]:
