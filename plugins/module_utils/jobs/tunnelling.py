@@ -28,6 +28,8 @@ from .place import JobPlace
 CHECKS = 8
 #: Seconds in which a tunnel that broke a copy must be seen to have ended.
 LOSS_SECONDS = 3.0
+#: Where check mode puts its sockets: a short path whatever TMPDIR is, for the kernel's limit is 107 bytes.
+TEMPORARY = "/tmp"
 
 
 def needed(params: Dict[str, Any]) -> Optional[TunnelOptions]:
@@ -62,7 +64,7 @@ def rehearsed(options: Optional[TunnelOptions]) -> Dict[str, Any]:
     """For check mode: as :func:`dig`, and nothing of it is left."""
     if options is None:
         return {}
-    with tempfile.TemporaryDirectory(prefix="sendense-tunnel-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sendense-tunnel-", dir=TEMPORARY) as folder:
         argv = tunnel.prepare(options, folder)
         words = os.path.join(folder, "err")
         with open(words, "wb") as stream:
