@@ -19,7 +19,6 @@ from ..platforms._base import PreviousDisk, Snapshot, SnapshotPlan, SnapshotRequ
 from ..platforms.bounded import CLOSING_SECONDS, OPENING_SECONDS, nothing, within
 from ..steps import reached
 from .cleanup import clean_machine
-from .forwarding import lead
 from .place import NODE, JobPlace, attach, attach_to_end, begin, discard
 from .serving import start_server
 from .tunnelling import dig, needed, rehearsed
@@ -132,7 +131,7 @@ def start_exports(params: Dict[str, Any]) -> Dict[str, Any]:
     place = attach(params, NODE, params["job_id"])
     snapshot = Snapshot.from_dict(place.load("snapshot"))
     sources = []
-    changed = lead(place, snapshot.forwards)
+    changed = False
     for disk in snapshot.disks:
         uri = disk.uri
         if disk.image is not None:
