@@ -49,6 +49,10 @@ class Mover:
         self._position: Any = None
         self._begun = clock.now
 
+    def begin_again(self) -> None:
+        """Want from now on only."""
+        self._begun, self.got = self.clock.now, 0
+
     def step(self) -> None:
         """Whatever it may read now, in requests of 16 KiB."""
         self.cap.refresh()
@@ -90,7 +94,8 @@ def test_two_share_and_the_rest_of_an_idle_one_is_not_lost(tmp_path: Path) -> No
         run(clock, [first, second], 3)
         busy, idle = run(clock, [first, second], 10)
         assert busy == pytest.approx(8 * MIB, rel=0.05) and idle == 0
-        second.wants, second._begun, second.got = UNLIMITED, clock.now, 0
+        second.wants = UNLIMITED
+        second.begin_again()
         returned = run(clock, [first, second], 4)
         assert sum(returned) < 8 * MIB * 1.15  # and nobody is faster than allowed while they agree
         assert run(clock, [first, second], 10) == [pytest.approx(4 * MIB, rel=0.05)] * 2
@@ -128,13 +133,13 @@ def test_a_window_opens_and_closes_while_the_copy_runs(tmp_path: Path) -> None:
         assert run(clock, [mover], 10) == [pytest.approx(16 * MIB, rel=0.05)]
         assert mover.cap.refresh() is None  # nothing caps at noon
         clock.now = 3590.0
-        mover._begun, mover.got = clock.now, 0
+        mover.begin_again()
         run(clock, [mover], 12)
         assert run(clock, [mover], 10) == [pytest.approx(MIB, rel=0.05)]
         assert mover.cap.refresh() == {"bytes_per_second": MIB, "by": "window", "binds": True}
         clock.now = 7190.0
+        mover.begin_again()
         run(clock, [mover], 12)
-        mover._begun, mover.got = clock.now, 0
         assert run(clock, [mover], 10) == [pytest.approx(16 * MIB, rel=0.05)]
 
 
