@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Sequence
 
 from .nbd_handle import NbdConnection
 
@@ -26,7 +26,12 @@ IN_FLIGHT_BYTES = 64 << 20
 #: Seconds of an answer up to which a server counts as near: processes of a busy machine may take so long.
 NEAR_SECONDS = 0.003
 
-SMALL_BYTES, LARGE_BYTES, SMALL_READS = 64 << 10, 1 << 20, 4
+SMALL_BYTES, LARGE_BYTES = 64 << 10, 1 << 20
+#: What is read to measure a line. The shortest time of each size counts: whatever else was going on only adds to it.
+READS = (SMALL_BYTES,) * 4 + (LARGE_BYTES,) * 2
+
+#: A line holds so many times what single requests let expect, which begin slowly. More is no harm: it only waits in the line.
+HEADROOM = 2
 
 
 class Line(NamedTuple):
@@ -59,16 +64,13 @@ def measure(connection: NbdConnection) -> List[Line]:
     """The line to a server, if it answers reads. What cannot go on is raised: SourceVanishedError, ExportFailedError, CopyStalledError."""
     if connection.size < LARGE_BYTES or connection.max_block < LARGE_BYTES:
         return []
-    small = []
-    for _turn in range(SMALL_READS):
+    shortest: Dict[int, float] = {}
+    for length in READS:
         begun = time.monotonic()
-        if connection.read_discard(0, SMALL_BYTES):
+        if connection.read_discard(0, length):
             return []
-        small.append(time.monotonic() - begun)
-    begun = time.monotonic()
-    if connection.read_discard(0, LARGE_BYTES):
-        return []
-    return [Line(min(small), time.monotonic() - begun)]
+        shortest[length] = min(time.monotonic() - begun, shortest.get(length, math.inf))
+    return [Line(shortest[SMALL_BYTES], shortest[LARGE_BYTES])]
 
 
 def choose(lines: Sequence[Line], near: Pace, chunk_bytes: int, disks: int) -> Pace:
@@ -80,6 +82,6 @@ def choose(lines: Sequence[Line], near: Pace, chunk_bytes: int, disks: int) -> P
     if not latency:
         return near
     room = max(near.depth, min(MAX_DEPTH, IN_FLIGHT_BYTES // near.request_bytes // max(1, disks)))
-    on_the_way = min(line.rate for line in lines) * latency / max(1, chunk_bytes)
+    on_the_way = HEADROOM * min(line.rate for line in lines) * latency / max(1, chunk_bytes)
     depth = room if math.isinf(on_the_way) else min(room, near.depth + math.ceil(on_the_way))
     return near._replace(depth=depth, latency_s=latency)

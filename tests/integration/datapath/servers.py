@@ -41,6 +41,20 @@ class Servers:
         path = self._socket(name)
         return self._start(name, ["nbdkit", "--foreground", "--unix", path, "--exportname", name, *arguments], path)
 
+    def pull(self, name, path, exports):
+        """The server with which a qemu serves the disks of a pull backup: a raw file under so many names; returns the URIs.
+
+        It serves as many connections as libvirt's qemu does by default.
+        """
+        socket_path = self._socket(name)
+        argv = ["qemu-storage-daemon", "--nbd-server", f"addr.type=unix,addr.path={socket_path},max-connections=100"]
+        argv += ["--blockdev", f"driver=file,node-name=file,filename={path},read-only=on"]
+        argv += ["--blockdev", "driver=raw,node-name=disk,file=file,read-only=on"]
+        for number in range(exports):
+            argv += ["--export", f"type=nbd,id=export{number},node-name=disk,name=vd{number}"]
+        self._start(name, argv, socket_path)
+        return [f"nbd+unix:///vd{number}?socket={socket_path}" for number in range(exports)]
+
     def _socket(self, name):
         return str(self.directory / f"{name}.sock")
 

@@ -1,0 +1,68 @@
+# Copyright: (c) 2026, Sendense contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a mover decides about depth and size of its requests with real servers, and says in its result."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.images import create_raw
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.mover import move
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.mover_plan import DiskJob, MoverOptions
+from tests.integration.datapath.servers import MIB, compare, raw_file
+
+SIZE = 64 * MIB
+
+
+@pytest.fixture
+def copy(tmp_path, servers):
+    """Copies a disk between two servers with these filters; returns what was decided for it."""
+
+    def run(source_words=(), target_words=(), size=SIZE, **options):
+        raw_file(tmp_path / "source", size, seed=1, share=1.0)
+        create_raw(str(tmp_path / "target"), size)
+        uris = []
+        for name, words in (("source", source_words), ("target", target_words)):
+            filters = [word for word in words if word.startswith("-")]
+            uris.append(servers.kit(name, *filters, "file", str(tmp_path / name), *[word for word in words if word not in filters]))
+        result = move([DiskJob("disk0", *uris)], MoverOptions(**options))
+        assert result.state == "done", result.error
+        assert compare(tmp_path / "source", tmp_path / "target")
+        disk = result.disks["disk0"]
+        return disk["request_bytes"], disk["depth"], disk["latency_ms"]
+
+    return run
+
+
+def test_near_servers_are_read_as_measured_best(copy):
+    assert copy() == (MIB, 4, 0)
+
+
+def test_a_distant_source_is_read_deeper(copy):
+    request, depth, latency = copy(["--filter=delay", "rdelay=20ms"])
+    assert request == MIB and depth >= 8 and 20 <= latency < 200
+
+
+def test_a_distant_target_counts_as_well(copy):
+    """Its latency is measured by reads, as nothing may be written yet."""
+    request, depth, latency = copy((), ["--filter=delay", "rdelay=20ms", "wdelay=20ms"])
+    assert request == MIB and depth >= 8 and 20 <= latency < 200
+
+
+def test_servers_that_were_not_primed_are_asked_for_less_at_once(copy):
+    assert copy(prime_bytes=0) == (256 << 10, 16, 0)
+
+
+def test_a_small_copy_is_not_measured(copy):
+    assert copy(["--filter=delay", "rdelay=20ms"], size=8 * MIB) == (MIB, 4, 0)
+
+
+def test_what_was_asked_for_is_done(copy):
+    assert copy(["--filter=delay", "rdelay=20ms"], depth=3, request_bytes=512 << 10) == (512 << 10, 3, 0)
+
+
+def test_under_a_low_cap_nothing_is_measured_or_primed(copy):
+    """The probes alone would be seconds of traffic."""
+    request, _depth, latency = copy(["--filter=delay", "rdelay=20ms"], size=16 * MIB, bandwidth_bytes_per_s=4 * MIB - 1)
+    assert (request, latency) == (MIB, 0)
