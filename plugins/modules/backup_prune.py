@@ -9,13 +9,13 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: backup_prune
-short_description: Let the backups of a machine expire by a policy
+short_description: Let the backups of a machine expire, by a policy or by choice
 version_added: 0.2.0
 author:
   - Sendense contributors (@sendense)
 description:
-  - Judges every backup of a machine by a policy. An expired one that nothing stands on is deleted; one that others stand on is merged
-    into the next of them, with all its disks, and every other backup stays byte for byte what it is.
+  - Judges every backup of a machine by a policy, or takes the operator's choice. An expired one that nothing stands on is deleted;
+    one that others stand on is merged into the next of them, with all its disks, and every other backup stays byte for byte what it is.
   - Immutable backups, those that immutable ones stand on, and those in use (verified, restored) stay, and RV(left) says why.
   - An interrupted merge is finished by the next run. While it is open, the expired backups in it are no longer offered.
   - In check mode, nothing is touched; the difference shows what would go, and why.
@@ -35,8 +35,8 @@ options:
     description:
       - What to keep. A rule keeps the newest backup of each of its most recent periods that have backups; V(0) switches it off.
       - A backup goes when no rule keeps it. A policy without any rule is refused.
+      - Required unless O(point_ids) is given, for which it does not count.
     type: dict
-    required: true
     suboptions:
       keep_last:
         description: The newest so many backups.
@@ -84,8 +84,17 @@ options:
           - Three may always go, and as many as were made in the last 36 hours.
         type: float
         default: 0.2
+  point_ids:
+    description:
+      - Let exactly these backups go, instead of what a policy says. What others stand on is merged into the next of them.
+      - All of them or none - the run is refused with the reasons if one is immutable, in use, damaged below others, or not there.
+    type: list
+    elements: str
+    default: []
   confirm_expiry:
-    description: Let go what the policy says, even if it is more than O(policy.maximum_expiry_share) or looks like a wrong clock.
+    description:
+      - Let go what the policy or O(point_ids) says, even if it is more than O(policy.maximum_expiry_share), looks like a wrong clock, or
+        leaves no sound backup.
     type: bool
     default: false
   synthetic_full:
@@ -175,7 +184,8 @@ def argument_spec() -> Dict[str, Any]:
         **any_machine_spec(),
         **place_spec(),
         **following_spec(),
-        policy={"type": "dict", "required": True, "options": retention_spec()},
+        policy={"type": "dict", "options": retention_spec()},
+        point_ids={"type": "list", "elements": "str", "default": []},
         confirm_expiry={"type": "bool", "default": False},
         synthetic_full={"type": "bool", "default": False},
         job_id={"type": "str"},

@@ -69,6 +69,15 @@ def test_the_next_backup_is_an_incremental_and_a_machine_that_is_gone_is_pruned_
     assert [row["into"] for row in report["merged"]] == [list(held)[-1]]
 
 
+def test_one_chosen_backup_goes_without_a_policy(pruned):
+    found, _guest, held, _runs, _touched = pruned
+    newest = found.site.backup("web01").report("web01")["point"]["id"]
+    report = found.site.play("prune", "web01", {"prune_points_point_ids": [newest]}).report("web01")
+    assert [row["point_id"] for row in report["deleted"]] == [newest] and report["merged"] == []
+    error = found.site.play("prune", "web01", {"prune_points_point_ids": [list(held)[0]]}, ok=False).error("web01")
+    assert error["error_code"] == "POINT_NOT_FOUND" and list(held)[0] in error["msg"]
+
+
 def test_a_run_without_a_policy_or_with_a_mistaken_one_says_so(pruned):
     found, _guest, _held, _runs, _touched = pruned
     assert "sendense_retention" in found.site.play("prune", "web01", ok=False).error("web01")["msg"]

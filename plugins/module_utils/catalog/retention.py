@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
-from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Collection, Dict, List, Optional, Sequence, Tuple, Union
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ..errors import DependencyMissingError, InvalidInputError
@@ -138,6 +138,26 @@ def instant(when: When) -> Optional[datetime]:
         return None
 
 
+def choose(points: Sequence[RetainedPoint], going: Collection[str]) -> List[Verdict]:
+    """One verdict per point, in the order given, where a person has chosen what goes; a merge that has begun goes on.
+
+    Ids of ``going`` that are not among the points are none of its business.
+    """
+    verdicts = []
+    for point in points:
+        when, goes = instant(point.created_at), point.point_id in going
+        at = utc_from_seconds(when.timestamp()) if when is not None else ""
+        if point.status == MERGING:
+            verdicts.append(_merging(point, at))
+        else:
+            verdicts.append(Verdict(point.point_id, not goes, ["it was chosen" if goes else "it was not chosen"], at, point.status))
+    return verdicts
+
+
+def _merging(point: RetainedPoint, at: str) -> Verdict:
+    return Verdict(point.point_id, False, ["it is being merged into its successor"], at, point.status)
+
+
 def judge(points: Sequence[RetainedPoint], policy: Policy, now: When) -> List[Verdict]:
     """One verdict per point, in the order given. Errors as :func:`check`; InvalidInputError for a ``now`` that is no time.
 
@@ -161,7 +181,7 @@ def _verdict(point: RetainedPoint, dated: Optional[_Dated], reasons: List[str], 
         return Verdict(point.point_id, True, ["its time cannot be read"], "", point.status)
     at = utc_from_seconds(dated.when.timestamp())
     if point.status == MERGING:
-        return Verdict(point.point_id, False, ["it is being merged into its successor"], at, point.status)
+        return _merging(point, at)
     if dated.when > today:
         return Verdict(point.point_id, True, ["it lies in the future of this clock"], at, point.status)
     if reasons:

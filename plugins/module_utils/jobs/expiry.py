@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping
+from typing import Any, Collection, Dict, List, Mapping
 
 from ..catalog.pruning import Merge, PrunePlan, immutables, plan
-from ..catalog.retention import Policy, RetainedPoint, Verdict, check, judge
+from ..catalog.retention import Policy, RetainedPoint, Verdict, check, choose, judge
 from ..catalog.retention_guard import guard
 from ..catalog.times import utc_from_seconds
 from ..errors import ExpiryRefusedError
@@ -73,32 +73,43 @@ def describe(point: Point) -> Row:
 
 def look(repository: Repository, key: str, params: Dict[str, Any], job_id: str = "") -> Survey:
     """What is to be done now; what others than job ``job_id`` hold is left alone. InvalidInputError, DependencyMissingError."""
-    policy = policy_of(params)
+    chosen = params.get("point_ids") or []
+    policy = Policy() if chosen else policy_of(params)
     points = repository.list(PointFilter(machine_key=key))
     owner = str(repository.identity()["owner"])
     used = in_use(StateDir(params["state_dir"]), owner, key, [point.manifest.point_id for point in points], job_id)
     now = utc_from_seconds(time.time())
-    return survey(points, policy, now, used, params["confirm_expiry"], params["synthetic_full"])
+    return survey(points, policy, now, used, params["confirm_expiry"], params["synthetic_full"], chosen)
 
 
 def policy_of(params: Dict[str, Any]) -> Policy:
     """The policy of the module's arguments. InvalidInputError, DependencyMissingError."""
-    policy = Policy(**{name: value for name, value in params["policy"].items() if value is not None})
+    policy = Policy(**{name: value for name, value in (params["policy"] or {}).items() if value is not None})
     check(policy)
     return policy
 
 
-def survey(points: List[Point], policy: Policy, now: str, used: Mapping[str, str], confirmed: bool, synthetic_full: bool = False) -> Survey:
+def survey(
+    points: List[Point],
+    policy: Policy,
+    now: str,
+    used: Mapping[str, str],
+    confirmed: bool,
+    synthetic_full: bool = False,
+    chosen: Collection[str] = (),
+) -> Survey:
     """Judge, protect, plan, guard. ``used``: points that a job holds, with the reason; ``now`` is UTC in the one spelling.
 
+    With ``chosen`` these points go, and the policy judges none; all of them, or the run is refused, confirmed or not.
     InvalidInputError or DependencyMissingError for the policy.
     """
     retained = [RetainedPoint(one.manifest.point_id, one.manifest.created_at, one.status, one.manifest.generation) for one in points]
-    verdicts = judge(retained, policy, now)
+    verdicts = choose(retained, chosen) if chosen else judge(retained, policy, now)
     protected = {**used, **immutables(points, now)}
     expired = {one.point_id for one in verdicts if not one.keep}
     planned = plan(points, expired, protected)
-    refused = guard(verdicts, planned.going, policy, now, confirmed)
+    stay = [f"{one.point_id} cannot go: {one.why}" for one in planned.left if one.point_id in chosen]
+    refused = f"{'; '.join(stay)}. Nothing was touched." if stay else guard(verdicts, planned.going, policy, now, confirmed)
     synthetic = _synthetic(points, planned, protected) if synthetic_full else []
     return Survey(points, verdicts, planned, refused, synthetic)
 

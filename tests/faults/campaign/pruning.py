@@ -23,8 +23,8 @@ NOW = 1_900_000_000
 def params(bench: Workbench, keep: int = KEEP) -> Dict[str, Any]:
     """The arguments of ``backup_prune`` on the bench."""
     policy = {"keep_last": keep, "minimum_sound": 1}
-    given = {"policy": policy, "confirm_expiry": True, "synthetic_full": False, "job_id": place.new_job_id(), "now": NOW}
-    return dict(bench.common(), **given)
+    given = {"policy": policy, "point_ids": [], "confirm_expiry": True, "synthetic_full": False}
+    return dict(bench.common(), **given, job_id=place.new_job_id(), now=NOW)
 
 
 def prune(bench: Workbench, keep: int = KEEP) -> Dict[str, Any]:

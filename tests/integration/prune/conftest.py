@@ -65,7 +65,12 @@ class Hub:
 
     def prune(self, check_mode: bool = False, confirm_expiry: bool = True, synthetic_full: bool = False, **policy: Any) -> Dict[str, Any]:
         """Run the job to its end."""
-        params = self.params(policy=policy, confirm_expiry=confirm_expiry, synthetic_full=synthetic_full)
+        params = self.params(policy=policy, point_ids=[], confirm_expiry=confirm_expiry, synthetic_full=synthetic_full)
+        return prune.prune_points(params, check_mode)
+
+    def remove(self, *point_ids: str, check_mode: bool = False, confirm_expiry: bool = False) -> Dict[str, Any]:
+        """The same for chosen points."""
+        params = self.params(policy=None, point_ids=list(point_ids), confirm_expiry=confirm_expiry, synthetic_full=False)
         return prune.prune_points(params, check_mode)
 
     def verify(self) -> Dict[str, Any]:

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.images import allocated_ranges, node_filename, qcow2_node
-from ansible_collections.sendense.platform.plugins.module_utils.errors import ExpiryRefusedError, InvalidInputError, RepositoryFullError
+from ansible_collections.sendense.platform.plugins.module_utils.errors import (
+    ExpiryRefusedError,
+    InvalidInputError,
+    JobRunningError,
+    PointNotFoundError,
+    RepositoryFullError,
+)
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.locks import FileLease
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import expiry, merging, prune, verify
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.backup import lease_name as machine_lease
@@ -155,6 +161,57 @@ def test_a_bad_block_in_a_consumed_point_is_found_and_said(hub: Hub) -> None:
     assert hub.wrong() == [] and "ok" not in {point.status for point in hub.repository.list()}
 
 
+def test_exactly_the_chosen_backups_go_by_deletion_and_by_merge(hub: Hub) -> None:
+    old, new = hub.backups(2), hub.backups(3, full=True)
+    plan = hub.remove(old[1], new[1], check_mode=True)
+    assert (ids(plan["deleted"]), ids(plan["merged"]), plan["refused"], plan["changed"]) == (old[1:], new[1:2], "", True)
+    assert f"{new[1]} incremental ok: merged, it was chosen, merged into {new[2]}" in plan["diff"]["before"]
+    assert hub.there() == old + new
+    result = hub.remove(old[1], new[1])
+    assert (ids(result["deleted"]), ids(result["merged"]), ids(result["kept"])) == (old[1:], new[1:2], [old[0], new[0], new[2]])
+    assert hub.there() == [old[0], new[0], new[2]] and hub.wrong() == [] and hub.verify()["ok"]
+    with pytest.raises(PointNotFoundError, match=new[1]):
+        hub.remove(new[0], new[1])
+    assert hub.there() == [old[0], new[0], new[2]]
+
+
+def test_of_chosen_backups_all_go_or_none(hub: Hub) -> None:
+    made = hub.backups(4)
+    hub.repository.set_immutable(hub.guest.key, made[1], "2099-01-01T00:00:00Z")
+    reader = lease(hub, made[2])
+    try:
+        for chosen, why in (
+            (made[1:4], "it is immutable until 2099"),
+            (made[:1], "it is immutable until 2099"),
+            (made[2:4], "it is in use by job f"),
+        ):
+            foreseen = hub.remove(*chosen, check_mode=True)["refused"]
+            assert f"{chosen[0]} cannot go" in foreseen and why in foreseen
+            with pytest.raises(ExpiryRefusedError, match=why):
+                hub.remove(*chosen, confirm_expiry=True)
+    finally:
+        reader.release()
+    assert hub.there() == made and hub.wrong() == []
+    job = lease(hub, shared=False)
+    try:
+        with pytest.raises(JobRunningError):
+            hub.remove(made[3])
+    finally:
+        job.release()
+    assert ids(hub.remove(made[3])["deleted"]) == made[3:]
+
+
+def test_the_last_sound_backup_is_removed_only_with_confirmation_and_a_damaged_one_with_what_stands_on_it(hub: Hub) -> None:
+    old, new = hub.backups(3), hub.backups(1, full=True)
+    hub.repository.mark_damaged(hub.guest.key, old[1], "for a test")
+    with pytest.raises(ExpiryRefusedError, match="damaged"):
+        hub.remove(old[1], confirm_expiry=True)
+    assert ids(hub.remove(old[1], old[2])["deleted"]) == old[1:]
+    with pytest.raises(ExpiryRefusedError, match="All 2 sound backups"):
+        hub.remove(old[0], *new)
+    assert ids(hub.remove(old[0], *new, confirm_expiry=True)["deleted"]) == [old[0], *new] and hub.there() == []
+
+
 @pytest.mark.parametrize("policy", [{}, {"maximum_age_days": 5}, {"keep_last": 1, "timezone": "Nowhere/Land"}])
 def test_a_policy_that_means_nothing_is_refused(hub: Hub, policy: dict[str, Any]) -> None:
     made = hub.backups(1)
@@ -169,7 +226,9 @@ def test_an_unknown_key_is_refused_and_a_machine_without_backups_is_not(hub: Hub
     hub.guest.key = hub.guest.machine.key
     with pytest.raises(InvalidInputError, match="no machine"):
         hub.prune(keep_last=1)
-    nothing = dict(hub.params(policy={"keep_last": 1}, confirm_expiry=False, synthetic_full=False), machine_key="", machine_id="unknown")
+    nothing = dict(
+        hub.params(policy={"keep_last": 1}, point_ids=[], confirm_expiry=False, synthetic_full=False), machine_key="", machine_id="unknown"
+    )
     assert not prune.prune_points(nothing, False)["changed"]
 
 
