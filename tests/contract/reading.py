@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Dict, Iterator, List, Tuple
 
 import nbd
 
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.exports import export_argv
-from ansible_collections.sendense.platform.plugins.module_utils.platforms._base import INCREMENTAL, DiskSnapshot
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.ssh_route import ENVIRONMENT, SshRoute, await_forward, forward_argv
+from ansible_collections.sendense.platform.plugins.module_utils.platforms._base import INCREMENTAL, DiskSnapshot, Forward, Snapshot
 from tests.doubles.nbd_server import await_greeting, stop
 
 _CHUNK = 1 << 20
@@ -72,6 +73,34 @@ def applied(uri: str, disk: DiskSnapshot, previous: bytes) -> bytes:
         for offset, length in changed_ranges(uri, disk.changed_context, disk.changed_flag):
             content[offset : offset + length] = bytes(handle.pread(length, offset))
     return bytes(content)
+
+
+@contextmanager
+def led(snapshot: Snapshot) -> Iterator[None]:
+    """The ways to exports that lie at another machine, as long as the block runs; they must not break."""
+    with ExitStack() as stack:
+        for forward in snapshot.forwards:
+            stack.enter_context(_leading(forward))
+        yield
+
+
+@contextmanager
+def _leading(forward: Forward) -> Iterator[None]:
+    route = SshRoute(**forward.route)
+    process = subprocess.Popen(
+        forward_argv(route, forward.socket, forward.remote_socket), env={**os.environ, **ENVIRONMENT}, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    try:
+        await_forward(route, forward.socket, lambda: {"state": "running" if process.poll() is None else "exited"})
+        yield
+        assert process.poll() is None, f"the way to {route.server} broke: {process.stderr.read()}"
+    finally:
+        process.terminate()
+        process.wait()
+        process.stderr.close()
+        if os.path.exists(forward.socket):
+            os.unlink(forward.socket)
 
 
 @contextmanager

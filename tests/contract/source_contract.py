@@ -38,7 +38,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.platforms._base 
     SnapshotRequest,
     Source,
 )
-from tests.contract.reading import applied, changed_ranges, connected, read_all, served
+from tests.contract.reading import applied, changed_ranges, connected, led, read_all, served
 from tests.doubles.faulty_platform import Fault, FaultySource
 
 BLOCK = 65536
@@ -50,6 +50,8 @@ class SourceLab(ABC):
 
     machine_id: str
     work_dir: Path
+    #: Whether the paths of its disks are paths of this place.
+    paths_are_ours: bool = True
 
     @abstractmethod
     def source(self) -> Source:
@@ -97,7 +99,7 @@ class Runner:
     def take(self, source: Source, snapshot: Snapshot) -> None:
         """Read the snapshot and remember it as the newest committed backup."""
         found: Dict[str, bytes] = {}
-        with ExitStack() as stack:
+        with led(snapshot), ExitStack() as stack:
             uris = {disk.key: stack.enter_context(served(disk, str(self.lab.work_dir))) for disk in snapshot.disks}
             for disk in snapshot.disks:
                 found[disk.disk_id] = applied(uris[disk.key], disk, self.content.get(disk.disk_id, b""))
@@ -254,7 +256,7 @@ class SourceContract:
     def test_every_export_has_its_size_and_admits_ten_clients(self, lab: SourceLab, source: Source, runner: Runner) -> None:
         snapshot = runner.open(source)
         for disk in snapshot.disks:
-            with served(disk, str(lab.work_dir)) as uri, ExitStack() as stack:
+            with led(snapshot), served(disk, str(lab.work_dir)) as uri, ExitStack() as stack:
                 handles = [stack.enter_context(connected(uri)) for _number in range(10)]
                 assert {handle.get_size() for handle in handles} == {disk.size_bytes}
                 assert all(handle.is_read_only() for handle in handles)
@@ -267,11 +269,11 @@ class SourceContract:
         lab.write(0, 0, 5 * BLOCK, BLOCK)
         expected = runner.expected(source)
         snapshot = runner.open(source)
-        with served(snapshot.disks[0], str(lab.work_dir)) as uri:
+        with led(snapshot), served(snapshot.disks[0], str(lab.work_dir)) as uri:
             first = snapshot.disks[0]
             changed = changed_ranges(uri, first.changed_context, first.changed_flag)
         assert changed == [(3 * BLOCK, BLOCK), (5 * BLOCK, BLOCK)]
-        with served(snapshot.disks[1], str(lab.work_dir)) as uri:
+        with led(snapshot), served(snapshot.disks[1], str(lab.work_dir)) as uri:
             assert changed_ranges(uri, snapshot.disks[1].changed_context, snapshot.disks[1].changed_flag) == []
         runner.take(source, snapshot)
         runner.end(source, snapshot)

@@ -19,6 +19,7 @@ from ..platforms._base import PreviousDisk, Snapshot, SnapshotPlan, SnapshotRequ
 from ..platforms.bounded import CLOSING_SECONDS, OPENING_SECONDS, nothing, within
 from ..steps import reached
 from .cleanup import clean_machine
+from .forwarding import lead
 from .place import NODE, JobPlace, attach, attach_to_end, begin, discard
 from .serving import start_server
 from .tunnelling import dig, needed, rehearsed
@@ -131,7 +132,7 @@ def start_exports(params: Dict[str, Any]) -> Dict[str, Any]:
     place = attach(params, NODE, params["job_id"])
     snapshot = Snapshot.from_dict(place.load("snapshot"))
     sources = []
-    changed = False
+    changed = lead(place, snapshot.forwards)
     for disk in snapshot.disks:
         uri = disk.uri
         if disk.image is not None:

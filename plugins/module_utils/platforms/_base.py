@@ -150,8 +150,9 @@ class SnapshotPlan:
 class DiskSnapshot:
     """One disk of an open snapshot: where it can be read and what a later incremental starts from.
 
-    Either ``uri`` names a running NBD export, or ``image`` is a block node (see ``datapath.images``) that the caller
-    serves read-only, with the bitmap ``image_bitmap`` if set, under ``export``.
+    Either ``uri`` names a running NBD export (at this place, or at the near end of one of the snapshot's ``forwards``), or
+    ``image`` is a block node (see ``datapath.images``) that the caller serves read-only, with the bitmap ``image_bitmap`` if set,
+    under ``export``.
     """
 
     key: str
@@ -170,6 +171,19 @@ class DiskSnapshot:
     changed_flag: int = 1
     """The status bit in ``changed_context`` that means changed."""
     expected_bytes: int = 0
+
+
+@dataclass
+class Forward:
+    """The way to exports that another machine serves at a unix socket of its own.
+
+    Before the disks' URIs, which name ``socket``, can be read, the caller lets ``socket`` (at this place) lead to ``remote_socket`` (at
+    the other machine), by ssh as ``route`` says: see ``datapath.ssh_route``. It ends with the job.
+    """
+
+    socket: str
+    remote_socket: str
+    route: Dict[str, Any]
 
 
 @dataclass
@@ -199,6 +213,8 @@ class Snapshot:
     """By what a later snapshot can tell that change tracking was interrupted meanwhile, as far as the platform says:
     ``host`` (this boot of the host), ``run`` (this run of the machine; empty while it is off), ``began`` (how that run began, if not
     in the usual way: ``restored``, ``crashed``)."""
+    forwards: List[Forward] = field(default_factory=list)
+    """What the caller must set up before the exports can be reached; none where the platform serves them at this place."""
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain data for JSON."""
@@ -210,6 +226,7 @@ class Snapshot:
         values = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         values["machine"] = Machine.from_dict(data["machine"])
         values["disks"] = [DiskSnapshot(**disk) for disk in data["disks"]]
+        values["forwards"] = [Forward(**forward) for forward in data.get("forwards", [])]
         return cls(**values)
 
 

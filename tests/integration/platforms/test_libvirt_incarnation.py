@@ -10,6 +10,7 @@ from pathlib import Path
 import libvirt
 
 from ansible_collections.sendense.platform.plugins.module_utils.platforms._base import Source
+from ansible_collections.sendense.platform.plugins.module_utils.platforms.libvirt.client import Client
 from ansible_collections.sendense.platform.plugins.module_utils.platforms.libvirt.incarnation import incarnation_of
 from tests.contract.libvirt_lab import LibvirtSourceLab
 from tests.contract.source_contract import Runner
@@ -28,17 +29,17 @@ def test_a_snapshot_says_this_boot_of_the_host_and_this_run_of_the_machine(lab: 
 
 
 def test_a_machine_that_runs_from_a_saved_state_says_so(lab: LibvirtSourceLab) -> None:
-    domain = lab.guest.domain
-    before = incarnation_of(domain)
+    domain, client = lab.guest.domain, Client({})
+    before = incarnation_of(client, domain)
     domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING)
-    assert incarnation_of(domain)["run"] == ""
+    assert incarnation_of(client, domain)["run"] == ""
     domain.create()
     try:
-        after = incarnation_of(domain)
+        after = incarnation_of(client, domain)
         assert after["began"] == "restored" and after["run"] not in ("", before["run"])
     finally:
         domain.suspend()
-    assert incarnation_of(domain) == {**after, "began": ""}
+    assert incarnation_of(client, domain) == {**after, "began": ""}
 
 
 def boot_id() -> str:

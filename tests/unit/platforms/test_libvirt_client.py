@@ -60,9 +60,9 @@ def test_without_the_library_the_message_says_what_to_install(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("uri", "connected"),
     [
-        ("qemu+ssh://host/system", "qemu+ssh://host/system?no_tty=1"),
-        ("qemu+ssh://host/system?no_tty=0&keyfile=/k", "qemu+ssh://host/system?no_tty=0&keyfile=/k"),
-        ("qemu+ssh://host/system?socket=/s", "qemu+ssh://host/system?socket=%2Fs&no_tty=1"),
+        ("qemu+ssh://host/system?command=/ssh", "qemu+ssh://host/system?command=%2Fssh&no_tty=1"),
+        ("qemu+ssh://host/system?no_tty=0&command=/ssh", "qemu+ssh://host/system?no_tty=0&command=/ssh"),
+        ("qemu+libssh2://host/system?socket=/s", "qemu+libssh2://host/system?socket=%2Fs&no_tty=1"),
         ("qemu:///system?socket=/s", "qemu:///system?socket=/s"),
     ],
 )

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Set
 from xml.etree import ElementTree
 
-from ...errors import SendenseError, SnapshotFailedError
+from ...errors import CapabilityMissingError, SendenseError, SnapshotFailedError
 from ...model import Disk, Machine
 from . import monitor, qemu_img
-from .client import libvirt, mapped
+from .client import Client, libvirt, mapped
 from .naming import CheckpointName
 from .xmltext import parse
 
@@ -33,10 +33,15 @@ def listed(domain: Any) -> Set[str]:
         return {checkpoint.getName() for checkpoint in domain.listAllCheckpoints()}
 
 
-def in_files(disks: Iterable[Disk]) -> Dict[str, List[Disk]]:
-    """The bitmaps of ours that the images hold, by name: libvirt may have forgotten them. An unreadable image has none."""
+def holders(client: Client, domain: Any, machine: Machine) -> Dict[str, List[Disk]]:
+    """Which disks have a bitmap of ours, by its name. The images say so: libvirt may have forgotten it. An unreadable one has none.
+
+    At a remote host only libvirt can be asked, so that a bitmap which it has forgotten is not found.
+    """
+    if client.remote:
+        return {name: _registered_disks(domain, machine, name) for name in listed(domain) if CheckpointName.parse(name) is not None}
     found: Dict[str, List[Disk]] = {}
-    for disk in disks:
+    for disk in machine.disks:
         if disk.excluded or disk.format != "qcow2":
             continue
         try:
@@ -49,9 +54,28 @@ def in_files(disks: Iterable[Disk]) -> Dict[str, List[Disk]]:
     return found
 
 
-def inspect(domain: Any, machine: Machine, name: str, disks: List[Disk]) -> Dict[str, Tracking]:
+def devices_of(domain: Any, name: str) -> Set[str]:
+    """The devices that have a bitmap in this checkpoint, as libvirt recorded it."""
+    with mapped(f"Cannot read checkpoint {name}"):
+        root = parse(domain.checkpointLookupByName(name).getXMLDesc(libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN))
+    return {disk.get("name", "") for disk in root.findall("./disks/disk") if disk.get("checkpoint") == "bitmap"}
+
+
+def _registered_disks(domain: Any, machine: Machine, name: str) -> List[Disk]:
+    devices = devices_of(domain, name)
+    return [disk for disk in machine.disks if disk.device in devices and not disk.excluded]
+
+
+def can_drop(client: Client, machine: Machine) -> bool:
+    """Whether bitmaps can be removed now: those of a machine that is off are in its images, which a remote host keeps to itself."""
+    return not (client.remote and machine.power == "off")
+
+
+def inspect(client: Client, domain: Any, machine: Machine, name: str, disks: List[Disk]) -> Dict[str, Tracking]:
     """The tracking state since checkpoint ``name`` by device. Reads only; every doubt is a problem, never an error."""
     try:
+        if not can_drop(client, machine):
+            return {disk.device: Tracking(ERROR) for disk in disks}
         if machine.power == "off":
             registered = name in listed(domain)
             return {disk.device: _stored(disk, name, registered) for disk in disks}
@@ -79,21 +103,24 @@ def redefine(domain: Any, name: str, devices: Iterable[str], validate: bool = Tr
         domain.checkpointCreateXML(ElementTree.tostring(root, encoding="unicode"), flags)
 
 
-def drop(domain: Any, machine: Machine, name: str, holders: List[Disk]) -> None:
-    """Remove a checkpoint of ours with its bitmaps; ``holders`` are the disks whose images hold one.
+def drop(client: Client, domain: Any, machine: Machine, name: str, held: List[Disk]) -> None:
+    """Remove a checkpoint of ours with its bitmaps; ``held`` are the disks that hold one.
 
-    SnapshotFailedError (retryable) if an image is in use by something else. What is already gone is no error.
+    SnapshotFailedError (retryable) if an image is in use by something else; CapabilityMissingError unless :func:`can_drop`. What is
+    already gone is no error.
     """
+    if not can_drop(client, machine):
+        raise CapabilityMissingError(f"Cannot remove checkpoint {name} of machine {machine.id}: it is off, and its host is remote.")
     if CheckpointName.parse(name) is None:
         raise SnapshotFailedError(f"Refused to remove checkpoint {name!r}: its name is not one of ours.", retryable=False)
     if machine.power == "off":
-        for disk in holders:
+        for disk in held:
             qemu_img.remove_bitmap(disk.path, name)
         _forget(domain, name)
     elif name not in listed(domain) or not _delete(domain, name, 0):
         # libvirt does not know it, or one of its bitmaps is gone, which makes libvirt keep them all: disk by disk then.
         _forget(domain, name)
-        for disk in holders:
+        for disk in held:
             redefine(domain, name, [disk.device], validate=False)
             if not _delete(domain, name, 0):
                 _forget(domain, name)

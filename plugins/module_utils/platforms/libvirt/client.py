@@ -4,15 +4,15 @@
 """The connection to one libvirt host, and the one place where libvirt's errors become typed errors.
 
 No event loop is registered: the process that uses this may be a module that lives for a second. Without one libvirt
-offers no keepalive, so a snapshot is only taken over a local socket, and guest agent calls carry their own timeout.
+offers no keepalive: over ssh that of ssh stands in for it, and guest agent calls carry their own timeout.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Optional, Type
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
+from ...datapath.ssh_route import SshRoute
 from ...errors import (
     CapabilityMissingError,
     DependencyMissingError,
@@ -24,6 +24,8 @@ from ...errors import (
     SendenseError,
     SnapshotFailedError,
 )
+from .host_files import HostFiles, LocalFiles, RemoteFiles
+from .uri import Uri
 
 try:
     import libvirt
@@ -31,6 +33,8 @@ except ImportError:
     libvirt = None
 
 DEFAULT_URI = "qemu:///system"
+#: Where qemu makes its socket and scratch files at a host that is not this place: there, and open to every user, at any host.
+REMOTE_SCRATCH_DIR = "/var/tmp"
 
 #: Connection options and their defaults; ``docs/reference/platforms/libvirt.md`` explains them.
 OPTIONS: Dict[str, Any] = {
@@ -68,7 +72,8 @@ class Client:
             raise InvalidInputError(f"Unknown libvirt connection option {unknown[0]!r}. Known are: {', '.join(OPTIONS)}.")
         given = {name: value for name, value in options.items() if value is not None}
         self.options: Dict[str, Any] = {**OPTIONS, **given}
-        self.uri = str(self.options["uri"])
+        self._uri = Uri(str(self.options["uri"]))
+        self.route: Optional[SshRoute] = self._uri.route()
         self._handle: Any = None
 
     def connect(self) -> None:
@@ -83,7 +88,14 @@ class Client:
         self.close()
         libvirt.registerErrorHandler(_ignore, None)
         with mapped(f"Cannot connect to libvirt at {self._shown_uri()}", PlatformUnreachableError):
-            self._handle = libvirt.openAuth(_without_prompts(self.uri), self._credentials(), 0)
+            try:
+                with self._uri.connecting() as uri:
+                    self._handle = libvirt.openAuth(uri, self._credentials(), 0)
+            except OSError as error:
+                raise PlatformUnreachableError(
+                    f"Cannot connect to libvirt at {self._shown_uri()}: {error.strerror} ({error.filename}). The ssh that libvirt starts "
+                    "needs a directory for temporary files."
+                ) from error
 
     def close(self) -> None:
         """Close; never raises."""
@@ -113,15 +125,38 @@ class Client:
                 ) from exc
             raise translate(exc, f"Cannot look up machine {machine_id!r}") from exc
 
-    def require_local(self) -> None:
-        """CapabilityMissingError for a remote URI: sockets, scratch files and images must be reachable by path."""
-        parts = urlsplit(self.uri)
-        transport = parts.scheme.partition("+")[2]
-        if parts.netloc or transport not in ("", "unix"):
+    @property
+    def remote(self) -> bool:
+        """Whether the libvirt host is another machine than this place: then no path of a machine is one of ours."""
+        return self._uri.remote
+
+    @property
+    def files(self) -> HostFiles:
+        """The files of the libvirt host. CapabilityMissingError if there is no way to them."""
+        if not self.remote:
+            return LocalFiles()
+        return RemoteFiles(self.require_route())
+
+    @property
+    def scratch_dir(self) -> str:
+        """The directory at the libvirt host for sockets and scratch files; empty: the one that the job has there."""
+        return str(self.options["scratch_dir"]) or (REMOTE_SCRATCH_DIR if self.remote else "")
+
+    def require_local(self, what: str) -> None:
+        """CapabilityMissingError for a remote URI; ``what`` needs the images by path, in the words of its message."""
+        if self.remote:
             raise CapabilityMissingError(
-                f"Snapshots and restores need libvirt on the node itself, but {self._shown_uri()} is remote. "
-                "Make the libvirt host a node of its own."
+                f"{what} needs libvirt on the node itself, but {self._shown_uri()} is remote. Make the libvirt host a node of its own."
             )
+
+    def require_route(self) -> SshRoute:
+        """How ssh reaches a remote host. CapabilityMissingError if the URI says another transport."""
+        if self.route is None:
+            raise CapabilityMissingError(
+                f"Nothing of a machine can be read over {self._shown_uri()}: the way to its disks is ssh. Use qemu+ssh://, or make the "
+                "libvirt host a node of its own."
+            )
+        return self.route
 
     def _is_alive(self) -> bool:
         try:
@@ -143,20 +178,7 @@ class Client:
         return [wanted, answer, None]
 
     def _shown_uri(self) -> str:
-        """The URI without user information and query, which may hold secrets."""
-        parts = urlsplit(self.uri)
-        # Not urlunsplit: it would show qemu:///system as qemu:/system.
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _without_prompts(uri: str) -> str:
-    """An ssh transport must fail, not ask a terminal for a password."""
-    parts = urlsplit(uri)
-    query = parse_qs(parts.query, keep_blank_values=True)
-    if parts.scheme.partition("+")[2] not in ("ssh", "libssh", "libssh2") or "no_tty" in query:
-        return uri
-    query["no_tty"] = ["1"]
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(query, doseq=True), parts.fragment))
+        return self._uri.shown
 
 
 @contextmanager

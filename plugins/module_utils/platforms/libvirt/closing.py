@@ -25,6 +25,7 @@ def close(client: Client, machine_id: str, job_id: str, owner: str, committed: b
     except MachineNotFoundError:
         return _remove_files(client, job_id)
     removed: List[str] = []
+    ended: Optional[backup_job.BackupJob] = None
     other: Optional[backup_job.BackupJob] = None
     if machine.power != "off":
         ended = backup_job.end(domain, job_id)
@@ -35,13 +36,14 @@ def close(client: Client, machine_id: str, job_id: str, owner: str, committed: b
             removed += [f"scratch file {path} in qemu" for path in monitor.remove_scratch_nodes(domain, job_id)]
         if thaw_leftover(domain, machine, int(client.options["agent_timeout"])):
             removed.append("freeze of the guest's file systems")
-    removed += _remove_files(client, job_id)
-    if owner:
-        held = checkpoints.in_files(machine.disks)
+    if ended is None or not client.remote:  # libvirt removes the files of a job that it ends, and each look at another host is a login
+        removed += _remove_files(client, job_id)
+    if owner and checkpoints.can_drop(client, machine):  # else a later backup, of the machine as it runs, finds them
+        held = checkpoints.holders(client, domain, machine)
         names = sorted(checkpoints.listed(domain) | set(held))
         keep = checkpoints_in(known_change_ids)
         doomed = [name for name in names if _is_doomed(name, job_id, owner, committed, keep, other)]
-        removed += _drop_all(domain, machine, doomed, held)
+        removed += _drop_all(client, domain, machine, doomed, held)
     return removed
 
 
@@ -56,7 +58,7 @@ def stale(client: Client, machine_id: str) -> List[Dict[str, str]]:
     job = backup_job.active(domain) if machine.power != "off" else None
     if job is not None and job.ours:
         found.append({"kind": "job", "name": os.path.basename(job.socket), "job_id": job.job_id, "owner": job.owner})
-    names = checkpoints.listed(domain) | set(checkpoints.in_files(machine.disks))
+    names = checkpoints.listed(domain) | set(checkpoints.holders(client, domain, machine))
     for name in sorted(names):
         parsed = CheckpointName.parse(name)
         if parsed is not None:
@@ -78,12 +80,12 @@ def _is_doomed(name: str, job_id: str, owner: str, committed: bool, keep: "set[s
     return name not in keep
 
 
-def _drop_all(domain: Any, machine: Machine, names: List[str], held: Dict[str, List[Disk]]) -> List[str]:
+def _drop_all(client: Client, domain: Any, machine: Machine, names: List[str], held: Dict[str, List[Disk]]) -> List[str]:
     removed: List[str] = []
     failure: Optional[SendenseError] = None
     for name in names:
         try:
-            checkpoints.drop(domain, machine, name, held.get(name, []))
+            checkpoints.drop(client, domain, machine, name, held.get(name, []))
             removed.append(f"checkpoint {name}")
         except SendenseError as exc:
             failure = failure or exc
@@ -94,17 +96,14 @@ def _drop_all(domain: Any, machine: Machine, names: List[str], held: Dict[str, L
 
 
 def _remove_files(client: Client, job_id: str) -> List[str]:
-    """Scratch files and socket in the configured directory; those in a job's own directory go with it."""
-    directory = str(client.options["scratch_dir"])
-    if not directory or not os.path.isdir(directory):
+    """Scratch files and socket in the directory of the host; those in a job's own directory go with it."""
+    directory = client.scratch_dir
+    if not directory or (client.remote and client.route is None):  # over another transport nothing was ever opened
         return []
     removed = []
-    for name in sorted(os.listdir(directory)):
+    for name in client.files.names(directory):
         socket = parse_socket(name)
         if name.startswith(scratch_prefix(job_id)) or (socket is not None and socket[0] == job_id[:8]):
-            try:
-                os.unlink(os.path.join(directory, name))
-            except FileNotFoundError:
-                continue
-            removed.append(f"file {name}")
+            if client.files.unlink(os.path.join(directory, name)):
+                removed.append(f"file {name}")
     return removed

@@ -28,8 +28,8 @@ def examine(client: Client, machine_id: str, owner: str, known_change_ids: List[
         machine = describe(client, domain)
     except MachineNotFoundError:
         return []
-    found = [finding for disk in machine.disks if not disk.excluded for finding in _images(disk)]
-    registered, held = checkpoints.listed(domain), checkpoints.in_files(machine.disks)
+    found = [finding for disk in machine.disks if not disk.excluded and not client.remote for finding in _images(disk)]
+    registered, held = checkpoints.listed(domain), checkpoints.holders(client, domain, machine)
     job = backup_job.active(domain) if machine.power != "off" else None
     needed = checkpoints_in(known_change_ids)
     for name in sorted(registered | set(held) | needed):
@@ -37,7 +37,7 @@ def examine(client: Client, machine_id: str, owner: str, known_change_ids: List[
         if parsed is None or parsed.owner != owner or (job is not None and job.job_id.startswith(parsed.job)):
             continue
         devices = _devices(known_change_ids, name) if name in needed else _registered_devices(domain, name, registered)
-        state = _State(domain, machine, name, name in registered, held.get(name, []), devices)
+        state = _State(client, domain, machine, name, name in registered, held.get(name, []), devices)
         one = _needed(state) if name in needed else _unneeded(state)
         one = one or (_chain(domain, name, registered) if name in registered else None)
         if one is not None:
@@ -57,9 +57,9 @@ def mend(client: Client, machine_id: str, owner: str, known_change_ids: List[str
     if finding.kind == "checkpoint_chain_broken":
         _register_again(domain, finding.name)
         return True
-    if finding.kind not in _DROPPED:
+    if finding.kind not in _DROPPED or not checkpoints.can_drop(client, machine):
         return False
-    checkpoints.drop(domain, machine, finding.name, checkpoints.in_files(machine.disks).get(finding.name, []))
+    checkpoints.drop(client, domain, machine, finding.name, checkpoints.holders(client, domain, machine).get(finding.name, []))
     return True
 
 
@@ -77,12 +77,14 @@ def backing_files(machines: List[Machine]) -> List[str]:
 class _State:
     """What libvirt and the images say of one checkpoint."""
 
-    def __init__(self, domain: Any, machine: Machine, name: str, registered: bool, holders: List[Disk], devices: Set[str]) -> None:
+    def __init__(
+        self, client: Client, domain: Any, machine: Machine, name: str, registered: bool, holders: List[Disk], devices: Set[str]
+    ) -> None:
         self.name, self.registered = name, registered
         self.holders = [disk.device for disk in holders]
         disks = [disk for disk in machine.disks if not disk.excluded and disk.device in devices | set(self.holders)]
         self.problems: Dict[str, str] = {
-            device: tracking.problem for device, tracking in checkpoints.inspect(domain, machine, name, disks).items()
+            device: tracking.problem for device, tracking in checkpoints.inspect(client, domain, machine, name, disks).items()
         }
         self.wanted = devices
 
@@ -128,8 +130,7 @@ def _devices(known_change_ids: List[str], name: str) -> Set[str]:
 def _registered_devices(domain: Any, name: str, registered: Set[str]) -> Set[str]:
     if name not in registered:
         return set()
-    root = _described(domain, name)
-    return {disk.get("name", "") for disk in root.findall("./disks/disk") if disk.get("checkpoint") == "bitmap"}
+    return checkpoints.devices_of(domain, name)
 
 
 def _described(domain: Any, name: str) -> Any:
@@ -164,11 +165,11 @@ def _images(disk: Disk) -> List[TrackingFinding]:
 
 
 def _scratch(client: Client) -> List[TrackingFinding]:
-    """Files of backup jobs in the configured directory; no machine of this host runs a job of that name any more."""
-    directory = str(client.options["scratch_dir"])
-    if not directory or not os.path.isdir(directory):
+    """Files of backup jobs in the host's directory for them; no machine of this host runs a job of that name any more."""
+    directory = client.scratch_dir
+    if not directory or (client.remote and client.route is None):
         return []
-    jobs = {name: job for name, job in ((name, _job_of(name)) for name in sorted(os.listdir(directory))) if job}
+    jobs = {name: job for name, job in ((name, _job_of(name)) for name in client.files.names(directory)) if job}
     running = _running_jobs(client) if jobs else []
     return [
         TrackingFinding("scratch_left", os.path.join(directory, name), f"job {job} made it and runs no more", job)
@@ -191,10 +192,6 @@ def _running_jobs(client: Client) -> List[str]:
 
 
 def _remove_scratch(client: Client, path: str) -> bool:
-    if os.path.dirname(path) != str(client.options["scratch_dir"]).rstrip("/") or not _job_of(os.path.basename(path)):
+    if os.path.dirname(path) != client.scratch_dir.rstrip("/") or not _job_of(os.path.basename(path)):
         return False
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
-    return True
+    return client.files.unlink(path)

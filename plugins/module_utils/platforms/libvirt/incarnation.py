@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from .client import libvirt, mapped
+from ...errors import SnapshotFailedError
+from .client import Client, libvirt, mapped
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 #: How a run of a machine may begin otherwise than by booting, by the names of libvirt's reasons.
@@ -18,7 +19,7 @@ _BEGAN = {
 }
 
 
-def incarnation_of(domain: Any) -> Dict[str, str]:
+def incarnation_of(client: Client, domain: Any) -> Dict[str, str]:
     """See ``Snapshot.incarnation``. libvirt forgets how a run began once the machine was paused: then only that it is another run."""
     with mapped("Cannot ask for the state of the machine"):
         state, reason = domain.state()
@@ -26,13 +27,12 @@ def incarnation_of(domain: Any) -> Dict[str, str]:
     began = ""
     if state == libvirt.VIR_DOMAIN_RUNNING:
         began = next((word for name, word in _BEGAN.items() if getattr(libvirt, name) == reason), "")
-    return {"host": _host(), "run": run, "began": began}
+    return {"host": _host(client), "run": run, "began": began}
 
 
-def _host() -> str:
-    """This boot of this host; empty where the kernel does not tell."""
+def _host(client: Client) -> str:
+    """This boot of the libvirt host; empty where the kernel does not tell."""
     try:
-        with open(_BOOT_ID, encoding="ascii") as stream:
-            return stream.read().strip()
-    except OSError:
+        return (client.files.read(_BOOT_ID) or b"").decode("ascii", "replace").strip()
+    except (OSError, SnapshotFailedError):
         return ""

@@ -15,7 +15,7 @@ from ...errors import ForeignJobError, SendenseError, SnapshotFailedError
 from ...model import Disk, Machine
 from .._base import FULL, INCREMENTAL, DiskPlan, DiskSnapshot, Snapshot, SnapshotPlan, SnapshotRequest
 from . import checkpoints, qemu_img
-from .client import libvirt, mapped
+from .client import Client, libvirt, mapped
 from .discovery import current_snapshot
 from .incarnation import incarnation_of
 from .naming import ChangeId, CheckpointName, export_name
@@ -23,7 +23,7 @@ from .quiesce import expected_consistency
 from .records import iso_time, save_nvram
 
 
-def open_offline(domain: Any, machine: Machine, request: SnapshotRequest, plan: SnapshotPlan) -> Snapshot:
+def open_offline(client: Client, domain: Any, machine: Machine, request: SnapshotRequest, plan: SnapshotPlan) -> Snapshot:
     """Add the new bitmap to every disk that can hold one, and say how each disk is to be served."""
     now = time.time()
     name = str(CheckpointName.make(machine.name, int(now), request.owner, request.job_id))
@@ -38,8 +38,8 @@ def open_offline(domain: Any, machine: Machine, request: SnapshotRequest, plan: 
             if disk.tracking:
                 _add(disk, name)
                 added.append(disk)
-        nvram, warnings = save_nvram(machine, request.work_dir)
-        incarnation = incarnation_of(domain)
+        nvram, warnings = save_nvram(client, machine, request.work_dir)
+        incarnation = incarnation_of(client, domain)
         disks = _describe(machine, plan.disks, request, name, current, chains)
     except (SendenseError, libvirt.libvirtError):
         _take_back(added, name)

@@ -14,7 +14,7 @@ from ...datapath.targets import UNIX, NbdTarget
 from ...errors import JobRunningError, SendenseError
 from ...model import Disk, Machine
 from ...steps import reached
-from .._base import FULL, INCREMENTAL, DiskPlan, DiskSnapshot, Snapshot, SnapshotPlan, SnapshotRequest
+from .._base import FULL, INCREMENTAL, DiskPlan, DiskSnapshot, Forward, Snapshot, SnapshotPlan, SnapshotRequest
 from . import backup_job, checkpoints
 from .client import Client, libvirt, mapped
 from .discovery import current_snapshot
@@ -26,24 +26,26 @@ from .records import iso_time, save_nvram
 
 def open_online(client: Client, domain: Any, machine: Machine, request: SnapshotRequest, plan: SnapshotPlan) -> Snapshot:
     """Freeze, begin the job for all disks at once, thaw. On error nothing of it is left; see :meth:`Source.open_snapshot`."""
-    directory = str(client.options["scratch_dir"] or request.work_dir)
+    directory = client.scratch_dir or request.work_dir
     socket = socket_path(directory, request.job_id, request.owner)
     quiescer = Quiescer(domain, machine, request.consistency, request.allow_downgrade, int(client.options["agent_timeout"]))
     backup_job.refuse_other_jobs(domain, machine, request.job_id)
     if backup_job.active(domain) is not None:
         raise JobRunningError(f"Job {request.job_id} has already opened a snapshot of machine {machine.id}.")
-    plans = confirm(domain, machine, plan.disks, request.owner)
+    plans = confirm(client, domain, machine, plan.disks, request.owner)
     name = str(CheckpointName.make(machine.name, int(time.time()), request.owner, request.job_id))
     orders = _backup_xml(plans, machine.disks, request, socket, directory), _checkpoint_xml(name, machine.disks)
     try:
         created_at = _begin(domain, machine, orders, quiescer)
-        disks = _describe(machine, plans, request, name, socket, current_snapshot(domain))
-        nvram, warnings = save_nvram(machine, request.work_dir)
+        forwards = _forwards(client, request, socket)
+        here = forwards[0].socket if forwards else socket
+        disks = _describe(machine, plans, request, name, here, current_snapshot(domain))
+        nvram, warnings = save_nvram(client, machine, request.work_dir)
         # The form for migration would be tidier, but it holds the passwords of graphical consoles.
         native = domain.XMLDesc(0)
-        incarnation = incarnation_of(domain)
+        incarnation = incarnation_of(client, domain)
     except (SendenseError, libvirt.libvirtError) as exc:
-        _undo(domain, machine, request.job_id, name, directory)
+        _undo(client, domain, machine, request.job_id, name, directory)
         if isinstance(exc, SendenseError):
             raise
         with mapped(f"Cannot describe machine {machine.id} after its snapshot"):
@@ -63,10 +65,19 @@ def open_online(client: Client, domain: Any, machine: Machine, request: Snapshot
         skipped_disks=plan.skipped_disks,
         warnings=plan.warnings + warnings,
         incarnation=incarnation,
+        forwards=forwards,
     )
 
 
-def confirm(domain: Any, machine: Machine, plans: List[DiskPlan], owner: str) -> List[DiskPlan]:
+def _forwards(client: Client, request: SnapshotRequest, socket: str) -> List[Forward]:
+    """None where qemu's socket is one of this place."""
+    if not client.remote:
+        return []
+    here = socket_path(request.work_dir, request.job_id, request.owner)
+    return [Forward(socket=here, remote_socket=socket, route=client.require_route().to_dict())]
+
+
+def confirm(client: Client, domain: Any, machine: Machine, plans: List[DiskPlan], owner: str) -> List[DiskPlan]:
     """Make libvirt know and vouch for every checkpoint that an incremental starts from; what fails becomes a full.
 
     A checkpoint of this owner that serves none of its disks any more is removed.
@@ -79,20 +90,20 @@ def confirm(domain: Any, machine: Machine, plans: List[DiskPlan], owner: str) ->
             groups.setdefault(change_id.checkpoint, []).append(plan)
     for name, wanted in groups.items():
         disks = [by_key[plan.key] for plan in wanted]
-        problems = _vouch(domain, machine, name, disks)
+        problems = _vouch(client, domain, machine, name, disks)
         for plan in wanted:
             problem = problems[by_key[plan.key].device]
             if problem:
                 plan.level, plan.reason, plan.change_id = FULL, problem, ""
                 plan.expected_bytes, plan.expected_exact = by_key[plan.key].allocated_bytes or plan.size_bytes, False
         if all(problems.values()):
-            _drop_broken(domain, machine, name, owner)
+            _drop_broken(client, domain, machine, name, owner)
     return plans
 
 
-def _vouch(domain: Any, machine: Machine, name: str, disks: List[Disk]) -> Dict[str, str]:
+def _vouch(client: Client, domain: Any, machine: Machine, name: str, disks: List[Disk]) -> Dict[str, str]:
     """By device: empty if the checkpoint is defined and its bitmap sound, else the reason for a full."""
-    states = checkpoints.inspect(domain, machine, name, disks)
+    states = checkpoints.inspect(client, domain, machine, name, disks)
     sound = [device for device, state in states.items() if not state.problem]
     problems = {device: state.problem for device, state in states.items()}
     if sound and name not in checkpoints.listed(domain):
@@ -103,12 +114,12 @@ def _vouch(domain: Any, machine: Machine, name: str, disks: List[Disk]) -> Dict[
     return problems
 
 
-def _drop_broken(domain: Any, machine: Machine, name: str, owner: str) -> None:
+def _drop_broken(client: Client, domain: Any, machine: Machine, name: str, owner: str) -> None:
     parsed = CheckpointName.parse(name)
     if parsed is None or parsed.owner != owner:
         return
     try:
-        checkpoints.drop(domain, machine, name, checkpoints.in_files(machine.disks).get(name, []))
+        checkpoints.drop(client, domain, machine, name, checkpoints.holders(client, domain, machine).get(name, []))
     except SendenseError:
         # It is of no use and in nobody's way; the next clean-up tries again.
         return
@@ -126,24 +137,26 @@ def _begin(domain: Any, machine: Machine, orders: Tuple[str, str], quiescer: Qui
     return created_at
 
 
-def _undo(domain: Any, machine: Machine, job_id: str, name: str, directory: str) -> None:
+def _undo(client: Client, domain: Any, machine: Machine, job_id: str, name: str, directory: str) -> None:
     """Take back what a failed begin may have left. The first error is the one to report, so none is raised here."""
     try:
+        client.connect()  # a broken link may be back
+        domain = client.domain(machine.id)
         backup_job.end(domain, job_id)
         if name in checkpoints.listed(domain):
-            checkpoints.drop(domain, machine, name, [])
+            checkpoints.drop(client, domain, machine, name, [])
     except (SendenseError, libvirt.libvirtError):
         return
     finally:
         for disk in machine.disks:
-            _unlink(os.path.join(directory, scratch_name(job_id, disk.key)))
+            _unlink(client, os.path.join(directory, scratch_name(job_id, disk.key)))
 
 
-def _unlink(path: str) -> None:
-    """Remove a scratch file of ours if there is one; what cannot be removed lies in the job's directory and goes with it."""
+def _unlink(client: Client, path: str) -> None:
+    """Remove a scratch file of ours if there is one; what cannot be removed goes with the job's directory, or when the job is undone."""
     try:
-        os.unlink(path)
-    except OSError:
+        client.files.unlink(path)
+    except (OSError, SendenseError):
         return
 
 

@@ -5,9 +5,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
-from ...errors import DiskExcludedError, MachineHasNoDisksError, SendenseError
+from ...datapath.targets import MAX_CONNECTIONS
+from ...errors import (
+    DiskExcludedError,
+    MachineHasNoDisksError,
+    PlatformUnreachableError,
+    SendenseError,
+    TooManyConnectionsError,
+)
 from ...model import Disk, Machine
 from .._base import (
     FULL,
@@ -20,12 +27,16 @@ from .._base import (
 )
 from . import backup_job, checkpoints, qemu_img
 from .checkpoints import Tracking
-from .client import Client
+from .client import Client, mapped
 from .discovery import current_snapshot, describe
 from .naming import ChangeId, CheckpointName, fingerprint
 from .quiesce import expected_consistency
+from .xmltext import parse
 
 CHANGE_TRACKING = "change_tracking"
+
+#: Disks of a running machine, all served by its one qemu: a connection each, and one for the audits.
+MAX_RUNNING_DISKS = MAX_CONNECTIONS - 1
 
 
 def make_plan(client: Client, request: SnapshotRequest) -> SnapshotPlan:
@@ -34,10 +45,12 @@ def make_plan(client: Client, request: SnapshotRequest) -> SnapshotPlan:
     machine = describe(client, domain)
     skipped = choose_disks(machine, request.skip_excluded_disks)
     backup_job.refuse_other_jobs(domain, machine, request.job_id)
-    images = _read_images(machine)
+    if machine.power == "off":
+        client.require_local(f"The backup of machine {machine.id}, which is switched off,")
+    data = _ask_allocation(domain, machine) if client.remote else _read_images(machine)
     since = _candidates(machine, request, current_snapshot(domain))
-    states = _tracking(domain, machine, since)
-    disks = [_decide(disk, request, since[disk.device], states.get(disk.device), images) for disk in machine.disks]
+    states = _tracking(client, domain, machine, since)
+    disks = [_decide(disk, request, since[disk.device], states.get(disk.device), data[disk.device]) for disk in machine.disks]
     consistency, reason = expected_consistency(machine, request.consistency)
     return SnapshotPlan(machine, disks, consistency, skipped, _warnings(machine, skipped, reason))
 
@@ -45,7 +58,7 @@ def make_plan(client: Client, request: SnapshotRequest) -> SnapshotPlan:
 def choose_disks(machine: Machine, skip_excluded: bool) -> List[Dict[str, str]]:
     """Leave the disks that can be read in ``machine``, with their keys; returns the others.
 
-    MachineHasNoDisksError, DiskExcludedError.
+    MachineHasNoDisksError, DiskExcludedError, TooManyConnectionsError.
     """
     if not machine.disks:
         raise MachineHasNoDisksError(f"Machine {machine.id} has no disk.", details={"machine_id": machine.id})
@@ -61,6 +74,12 @@ def choose_disks(machine: Machine, skip_excluded: bool) -> List[Dict[str, str]]:
     if not machine.disks:
         raise MachineHasNoDisksError(
             f"Machine {machine.id} has no disk that can be backed up: all are excluded.", details={"disks": skipped}
+        )
+    if machine.power != "off" and len(machine.disks) > MAX_RUNNING_DISKS:
+        raise TooManyConnectionsError(
+            f"Machine {machine.id} runs with {len(machine.disks)} disks to back up, and its qemu serves {MAX_RUNNING_DISKS} at once. "
+            "Nothing was touched. Switch it off for its backup, or move disks to another machine.",
+            details={"machine_id": machine.id, "disks": len(machine.disks), "limit": MAX_RUNNING_DISKS},
         )
     return skipped
 
@@ -103,7 +122,7 @@ def compare(machine: Machine, disk: Disk, previous: Optional[PreviousDisk], owne
     return "", since
 
 
-def _tracking(domain: Any, machine: Machine, since: Dict[str, Tuple[str, Optional[ChangeId]]]) -> Dict[str, Tracking]:
+def _tracking(client: Client, domain: Any, machine: Machine, since: Dict[str, Tuple[str, Optional[ChangeId]]]) -> Dict[str, Tracking]:
     """The state of the bitmaps of all disks that may be incremental; each checkpoint is asked for once."""
     wanted: Dict[str, List[Disk]] = {}
     for disk in machine.disks:
@@ -112,25 +131,46 @@ def _tracking(domain: Any, machine: Machine, since: Dict[str, Tuple[str, Optiona
             wanted.setdefault(change_id.checkpoint, []).append(disk)
     states: Dict[str, Tracking] = {}
     for name, disks in wanted.items():
-        states.update(checkpoints.inspect(domain, machine, name, disks))
+        states.update(checkpoints.inspect(client, domain, machine, name, disks))
     return states
 
 
-def _read_images(machine: Machine) -> Dict[str, List[qemu_img.ImageInfo]]:
-    """What the images say, by device; a disk whose image cannot be read is bounded by its size instead.
+def _read_images(machine: Machine) -> Dict[str, int]:
+    """Upper bound in bytes of the data on each disk, by device; a disk whose image cannot be read is bounded by its size.
 
     An image of the old qcow2 version holds no bitmaps, which only the file itself says.
     """
-    images: Dict[str, List[qemu_img.ImageInfo]] = {}
+    data: Dict[str, int] = {}
     for disk in machine.disks:
         try:
-            images[disk.device] = qemu_img.chain(disk.path, disk.format)
+            images = qemu_img.chain(disk.path, disk.format)
         except SendenseError:
-            images[disk.device] = []
+            data[disk.device] = disk.size_bytes
             continue
-        if disk.tracking and images[disk.device][0].compat == "0.10":
+        data[disk.device] = qemu_img.data_bytes(images)
+        if disk.tracking and images[0].compat == "0.10":
             disk.tracking, disk.tracking_reason = False, "qcow2 images of version 2 (compat=0.10) cannot hold a bitmap"
-    return images
+    return data
+
+
+def _ask_allocation(domain: Any, machine: Machine) -> Dict[str, int]:
+    """As :func:`_read_images`, of images that only libvirt can read. It tells of the top image only: below it may lie anything."""
+    based = _with_backing(domain)
+    data: Dict[str, int] = {}
+    for disk in machine.disks:
+        with mapped(f"Cannot ask for the size of disk {disk.device}", PlatformUnreachableError):
+            size, allocated, length = domain.blockInfo(disk.device)
+        stored = allocated if disk.format == "raw" else max(allocated, length)
+        data[disk.device] = size if disk.device in based else min(stored, size)
+    return data
+
+
+def _with_backing(domain: Any) -> Set[str]:
+    """The devices whose image stands on another one."""
+    with mapped("Cannot read the machine", PlatformUnreachableError):
+        disks = parse(domain.XMLDesc(0)).findall("./devices/disk")
+    found = ((disk.find("target"), disk.find("./backingStore/source")) for disk in disks)
+    return {target.get("dev", "") for target, below in found if target is not None and below is not None}
 
 
 def _decide(
@@ -138,10 +178,9 @@ def _decide(
     request: SnapshotRequest,
     candidate: Tuple[str, Optional[ChangeId]],
     state: Optional[Tracking],
-    images: Dict[str, List[qemu_img.ImageInfo]],
+    data_bytes: int,
 ) -> DiskPlan:
-    chain = images[disk.device]
-    disk.allocated_bytes = qemu_img.data_bytes(chain) if chain else disk.size_bytes
+    disk.allocated_bytes = data_bytes
     reason, since = candidate
     if since is not None:
         reason = state.problem if state is not None else checkpoints.ERROR

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from typing import List, Tuple
 
 from ...errors import SnapshotFailedError
 from ...model import Machine
+from .client import Client
 
 
 def iso_time(seconds: float) -> str:
@@ -19,18 +19,20 @@ def iso_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def save_nvram(machine: Machine, work_dir: str) -> Tuple[str, List[str]]:
+def save_nvram(client: Client, machine: Machine, work_dir: str) -> Tuple[str, List[str]]:
     """Copy the firmware's variables into the job's directory; returns the copy's path (empty if none) and warnings.
 
     SnapshotFailedError if they exist and cannot be copied: without them the machine may not boot again.
     """
     if not machine.nvram_path:
         return "", []
-    if not os.path.exists(machine.nvram_path):
-        return "", ["the machine has no firmware variables yet: it was never started"]
     target = os.path.join(work_dir, "nvram.fd")
     try:
-        shutil.copyfile(machine.nvram_path, target)
+        variables = client.files.read(machine.nvram_path)
+        if variables is None:
+            return "", ["the machine has no firmware variables yet: it was never started"]
+        with open(target, "wb") as stream:
+            stream.write(variables)
     except OSError as exc:
         raise SnapshotFailedError(
             f"Cannot copy the firmware variables of machine {machine.id} from {machine.nvram_path}: {exc.strerror}.",

@@ -29,6 +29,8 @@ class LibvirtSource(Source):
 
     def __init__(self, connection: Dict[str, Any]) -> None:
         self._client = Client(connection)
+        local = not self._client.remote
+        self.CAPABILITIES = SourceCapabilities(change_tracking=True, quiesce=True, powered_off=local)  # type: ignore[misc]
 
     def connect(self) -> None:
         self._client.connect()
@@ -44,18 +46,19 @@ class LibvirtSource(Source):
 
     def plan(self, request: SnapshotRequest) -> SnapshotPlan:
         require_ids(request.job_id, request.owner)
-        self._client.require_local()
+        self._require_way()
         return make_plan(self._client, request)
 
     def open_snapshot(self, request: SnapshotRequest, plan: SnapshotPlan) -> Snapshot:
         require_ids(request.job_id, request.owner)
-        self._client.require_local()
+        self._require_way()
         domain = self._client.domain(request.machine_id)
         machine = discovery.describe(self._client, domain)
         choose_disks(machine, request.skip_excluded_disks)
         _adopt_plan(machine, plan)
         if machine.power == "off":
-            return open_offline(domain, machine, request, plan)
+            self._client.require_local(f"The backup of machine {machine.id}, which is switched off,")
+            return open_offline(self._client, domain, machine, request, plan)
         return open_online(self._client, domain, machine, request, plan)
 
     def close_snapshot(self, machine_id: str, job_id: str, owner: str, committed: bool, known_change_ids: List[str]) -> List[str]:
@@ -73,7 +76,14 @@ class LibvirtSource(Source):
         return examination.mend(self._client, machine_id, owner, known_change_ids, finding)
 
     def files_in_use(self) -> List[str]:
+        if self._client.remote:
+            return []  # none of their paths means anything here
         return sorted({*super().files_in_use(), *examination.backing_files(self.discover())})
+
+    def _require_way(self) -> None:
+        """CapabilityMissingError if the disks of a machine cannot be reached over this connection."""
+        if self._client.remote:
+            self._client.require_route()
 
 
 def _adopt_plan(machine: Machine, plan: SnapshotPlan) -> None:

@@ -44,7 +44,7 @@ class LibvirtTarget(Target):
     # --- before ----------------------------------------------------------------------------------------------------
 
     def check(self, request: TargetRequest) -> str:
-        self._client.require_local()
+        self._client.require_local("A restore")
         disks = _wanted_disks(request)
         _check_request(request)
         domain = self._find(request.name)
