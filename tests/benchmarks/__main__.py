@@ -14,9 +14,14 @@ from typing import Any, Callable, Dict, List
 
 from tests.e2e.site import ROOT
 
-from . import control_plane, data_path, merge
+from . import control_plane, data_path, latency, merge
 
-BENCHMARKS: Dict[str, Callable[[], Dict[str, Any]]] = {"data_path": data_path.run, "control_plane": control_plane.run, "merge": merge.run}
+BENCHMARKS: Dict[str, Callable[[], Dict[str, Any]]] = {
+    "data_path": data_path.run,
+    "latency": latency.run,
+    "control_plane": control_plane.run,
+    "merge": merge.run,
+}
 REPORT = ROOT / "build" / "bench" / "report.json"
 
 

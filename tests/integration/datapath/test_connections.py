@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-
 from contextlib import ExitStack
 
 import pytest

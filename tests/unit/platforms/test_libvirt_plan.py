@@ -10,7 +10,11 @@ from typing import Optional
 
 import pytest
 
-from ansible_collections.sendense.platform.plugins.module_utils.errors import DiskExcludedError, MachineHasNoDisksError
+from ansible_collections.sendense.platform.plugins.module_utils.errors import (
+    DiskExcludedError,
+    MachineHasNoDisksError,
+    TooManyConnectionsError,
+)
 from ansible_collections.sendense.platform.plugins.module_utils.model import Disk, Machine
 from ansible_collections.sendense.platform.plugins.module_utils.platforms._base import REASONS, PreviousDisk
 from ansible_collections.sendense.platform.plugins.module_utils.platforms.libvirt.naming import ChangeId, CheckpointName
@@ -75,3 +79,15 @@ def test_excluded_disks_stop_the_job_or_are_left_out_and_the_rest_gets_keys() ->
     for nothing in ([], disks[:1]):
         with pytest.raises(MachineHasNoDisksError):
             choose_disks(replace(MACHINE, disks=list(nothing)), skip_excluded=True)
+
+
+def test_a_running_machine_with_more_disks_than_its_qemu_serves_is_refused() -> None:
+    """99, and one connection for the audits; the images of one that is off have a server each."""
+    disks = [replace(DISK, id=str(number)) for number in range(100)]
+    running, off = replace(MACHINE, power="on"), replace(MACHINE, power="off")
+    assert choose_disks(replace(running, disks=disks[:99]), skip_excluded=False) == []
+    with pytest.raises(TooManyConnectionsError, match="Nothing was touched"):
+        choose_disks(replace(running, disks=disks), skip_excluded=False)
+    assert choose_disks(replace(off, disks=disks), skip_excluded=False) == []
+    excluded = [*disks[:99], replace(DISK, id="x", excluded="because")]
+    assert len(choose_disks(replace(running, disks=excluded), skip_excluded=True)) == 1
