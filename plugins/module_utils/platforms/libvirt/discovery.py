@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, List
+from typing import Any, Dict, List
 from xml.etree import ElementTree
 
 from ...errors import ForeignJobError, MachineNotFoundError, PlatformUnreachableError
@@ -58,8 +58,8 @@ def describe(client: Client, domain: Any, measured: bool = True) -> Machine:
         machine.snapshots = sorted(snapshot.getName() for snapshot in domain.listAllSnapshots())
         for disk in machine.disks:
             _resolve_volume(client, disk)
-            if measured and not disk.excluded:
-                _measure(domain, disk)
+        if measured:
+            _measure(domain, machine)
     return machine
 
 
@@ -186,8 +186,28 @@ def _resolve_volume(client: Client, disk: Disk) -> None:
             disk.excluded = "its storage volume is not a file or block device of the host"
 
 
-def _measure(domain: Any, disk: Disk) -> None:
-    """The virtual size, from the hypervisor."""
+def _measure(domain: Any, machine: Machine) -> None:
+    """The virtual sizes, from the hypervisor."""
+    wanted = [disk for disk in machine.disks if not disk.excluded]
+    # For each question about one disk libvirt makes qemu describe all of them.
+    known = _capacities(domain) if machine.power != "off" and len(wanted) > 1 else {}
+    for disk in wanted:
+        disk.size_bytes = known.get(disk.device, 0)
+        if not disk.size_bytes:
+            _measure_one(domain, disk)
+
+
+def _capacities(domain: Any) -> Dict[str, int]:
+    """The virtual sizes of all disks of a running machine, by device. None of a machine that is busy with another request."""
+    flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+    found: Dict[str, int] = {}
+    for _domain, stats in domain.connect().domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK, flags):
+        for number in range(int(stats.get("block.count", 0))):
+            found[str(stats.get(f"block.{number}.name"))] = int(stats.get(f"block.{number}.capacity", 0))
+    return found
+
+
+def _measure_one(domain: Any, disk: Disk) -> None:
     try:
         disk.size_bytes = int(domain.blockInfo(disk.device)[0])
     except libvirt.libvirtError as exc:
