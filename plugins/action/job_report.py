@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.sendense.platform.plugins.module_utils.model import device_names, with_devices
 from ansible_collections.sendense.platform.plugins.plugin_utils.doctor_report import doctor_report
 from ansible_collections.sendense.platform.plugins.plugin_utils.list_report import list_report
 from ansible_collections.sendense.platform.plugins.plugin_utils.prune_report import prune_report
@@ -36,8 +37,8 @@ def backup_report(arguments: Dict[str, Any]) -> Report:
         report["lines"] += [*_disk_table(rows, ("level", "reason", "to_read")), *_warnings(report)]
         return report
     moved = {disk["key"]: disk for disk in copied.get("disks", [])}
-    devices = _devices((snapped.get("snapshot") or {}).get("machine") or {})
-    rows = [_disk_row(disk, moved.get(disk["key"], {}), devices.get(disk["id"], "")) for disk in committed["disks"]]
+    devices = device_names((snapped.get("snapshot") or {}).get("machine") or {}, {disk["key"]: disk["id"] for disk in committed["disks"]})
+    rows = [_disk_row(disk, moved.get(disk["key"], {}), devices[disk["key"]]) for disk in committed["disks"]]
     point = committed["point"]
     audit = committed.get("audit") or {}
     report.update(planned=False, point=point, disks=rows, totals=copied.get("totals", {}), audit=audit)
@@ -72,11 +73,6 @@ def lie_event(lie: Dict[str, Any]) -> Dict[str, Any]:
 
 def _bound(disk: Dict[str, Any]) -> str:
     return ("" if disk.get("expected_exact") else "about ") + human_bytes(disk.get("expected_bytes"))
-
-
-def _devices(machine: Dict[str, Any]) -> Dict[str, str]:
-    """What the machine itself calls its disks, which is what warnings name, by the disks' ids."""
-    return {disk["id"]: str(disk.get("device") or "") for disk in machine.get("disks", [])}
 
 
 def _disk_table(rows: List[Dict[str, Any]], columns: Tuple[str, ...]) -> List[str]:
@@ -133,15 +129,18 @@ def restore_report(arguments: Dict[str, Any]) -> Report:
 
 
 def _named_disks(copied: Dict[str, Any], manifest: Dict[str, Any]) -> List[Dict[str, Any]]:
-    devices = _devices(manifest.get("machine") or {})
-    names = {disk["key"]: devices.get(disk["id"], "") for disk in manifest.get("disks", [])}
+    names = device_names(manifest.get("machine") or {}, {disk["key"]: disk["id"] for disk in manifest.get("disks", [])})
     return [dict(disk, device=names.get(disk["key"], "")) for disk in copied.get("disks", [])]
 
 
-def failure_report(failure: Dict[str, Any]) -> Report:
+def failure_report(arguments: Dict[str, Any]) -> Report:
     """A job that failed, in the one error shape; Ansible itself shows it as the result of the task."""
+    failure = arguments["failure"]
+    snapshot, manifest = ((arguments.get(one) or {}).get(part) or {} for one, part in (("snapped", "snapshot"), ("served", "manifest")))
+    source = snapshot or manifest
+    names = device_names(source.get("machine") or {}, {disk["key"]: disk.get("disk_id") or disk["id"] for disk in source.get("disks", [])})
     error = {
-        "msg": str(failure.get("msg") or "The task failed without a message; run it again with -vv."),
+        "msg": with_devices(str(failure.get("msg") or "The task failed without a message; run it again with -vv."), names),
         "error_code": failure.get("error_code") or "INTERNAL_ERROR",
         "details": failure.get("details") or {},
         "retryable": bool(failure.get("retryable", False)),
@@ -176,8 +175,7 @@ class ActionModule(ActionBase):
         del tmp
         arguments = dict(self._task.args, check_mode=bool(self._task.check_mode))
         machine = str((task_vars or {}).get("inventory_hostname", ""))
-        failure = arguments.get("failure")
-        report = failure_report(failure) if failure else REPORTS[arguments["job"]](arguments)
+        report = failure_report(arguments) if arguments.get("failure") else REPORTS[arguments["job"]](arguments)
         report.update(job=arguments["job"], machine=machine, reported_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         lines: List[str] = report.pop("lines")
         if arguments.get("lie"):

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+_DISK_KEY = re.compile(r"(?<![\w/.-])disk\d+\b(?!\.\w)")
 _SAFE_INVENTORY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -33,6 +34,17 @@ def inventory_name(platform: str, machine_id: str, name: str, unique: bool) -> s
     if len(digits) < 12:
         digits = hashlib.sha256(machine_id.encode("utf-8", "surrogateescape")).hexdigest()
     return f"{platform}-{digits[:12]}"
+
+
+def device_names(machine: Mapping[str, Any], ids: Mapping[str, str]) -> Dict[str, str]:
+    """What a machine, as described by its manifest or snapshot, itself calls its disks; ``ids`` are the disks' ids by key."""
+    known = {disk["id"]: str(disk.get("device") or "") for disk in machine.get("disks", [])}
+    return {key: known.get(disk_id, "") for key, disk_id in ids.items()}
+
+
+def with_devices(text: str, names: Mapping[str, str]) -> str:
+    """A message in which the machine's own name of a disk stands beside each key: ``disk0 (vda)``. Names of files stay."""
+    return _DISK_KEY.sub(lambda found: f"{found[0]} ({names[found[0]]})" if names.get(found[0]) else found[0], text)
 
 
 @dataclass

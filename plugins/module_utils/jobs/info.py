@@ -13,7 +13,7 @@ from ..catalog.audit import AUDITED
 from ..datapath.export_table import ExportTable
 from ..hubstate.ports import PortPool
 from ..hubstate.statedir import StateDir
-from ..model import Machine, inventory_name, machine_key
+from ..model import Machine, device_names, inventory_name, machine_key
 from ..platforms import registry as platforms
 from ..platforms.bounded import DISCOVERY_SECONDS, within
 from ..repositories import registry as repositories
@@ -48,8 +48,8 @@ def describe_point(point: Point) -> Dict[str, Any]:
     described["machine_name"] = manifest.machine.get("name", "")
     described["size_bytes"] = sum(disk.size_bytes for disk in manifest.disks)
     described["stored_bytes"] = sum(disk.file_size for disk in manifest.disks)
-    devices = {disk["id"]: disk.get("device", "") for disk in manifest.machine.get("disks", [])}
-    described["disks"] = [dict(asdict(disk), device=devices.get(disk.id, "")) for disk in manifest.disks]
+    devices = device_names(manifest.machine, {disk.key: disk.id for disk in manifest.disks})
+    described["disks"] = [dict(asdict(disk), device=devices[disk.key]) for disk in manifest.disks]
     described.update(status=point.status, damage=point.damage, immutable_until=point.immutable_until, distrusted=point.distrusted)
     described["audited"] = manifest.versions.get(AUDITED, "")
     return described

@@ -16,6 +16,7 @@ from ..errors import (
     SendenseError,
     VerificationFailedError,
 )
+from ..model import device_names, with_devices
 from ..repositories import registry
 from ..repositories._base import Point, PointFilter, Repository
 from ..steps import reached
@@ -120,11 +121,17 @@ def _advance(place: JobPlace, repository: Repository, key: str, state: Dict[str,
             return child.handover()
         resumed = False
         if not outcome["ok"]:
+            outcome["damage"] = with_devices(outcome["damage"], _devices(repository, key, point_id))
             repository.mark_damaged(key, point_id, outcome["damage"])
             state["marked"] += [one for one in _marked(repository, key) if one not in known]
         state["points"].append(outcome)
         state["todo"].pop(0)
     return None
+
+
+def _devices(repository: Repository, key: str, point_id: str) -> Dict[str, str]:
+    manifest = repository.get(key, point_id).manifest
+    return device_names(manifest.machine, {disk.key: disk.id for disk in manifest.disks})
 
 
 def _marked(repository: Repository, key: str) -> List[str]:

@@ -15,7 +15,8 @@ EVENTS = [{"event": "TRACKING_LIED"}]
 
 
 def test_a_failed_task_shows_no_lists_twice_and_its_message_once() -> None:
-    failed = failure_report({"msg": "No space", "error_code": "REPOSITORY_FULL", "details": {"disks": [1]}, "retryable": True})
+    failure = {"msg": "No space", "error_code": "REPOSITORY_FULL", "details": {"disks": [1]}, "retryable": True}
+    failed = failure_report({"failure": failure})
     assert failed["failure"] == {"msg": "No space", "error_code": "REPOSITORY_FULL", "details": {"disks": [1]}, "retryable": True}
     assert failed["lines"] == []
     whole = dict(failed, findings=[{"kind": "dead_job"}], counts={"error": 1}, ok=False, file="/r/doctor-a.json", events=EVENTS)
@@ -44,3 +45,13 @@ def test_a_disk_is_shown_with_the_name_that_its_machine_has_for_it() -> None:
 def test_a_restored_disk_is_shown_with_the_name_that_it_had() -> None:
     report = restore_report({"served": {"manifest": described("vdc")}, "copied": {"disks": [MOVED]}, "restored": {"machine_id": "a"}})
     assert report["lines"][1].split()[:2] == ["key", "device"] and report["lines"][2].split()[:2] == ["disk0", "vdc"]
+
+
+def test_a_failure_names_the_device_of_a_disk_as_far_as_it_is_known() -> None:
+    failure = {"msg": "disk0 cannot be read: disk0.qcow2 is short, disk10 is not.", "error_code": "COPY_FAILED"}
+    snapshot = {"machine": described("vda")["machine"], "disks": [{"key": "disk0", "disk_id": a_disk().id}]}
+    for given in ({"snapped": {"snapshot": snapshot}}, {"served": {"manifest": described("vda")}}):
+        told = failure_report(dict(given, failure=failure))["failure"]["msg"]
+        assert told == "disk0 (vda) cannot be read: disk0.qcow2 is short, disk10 is not."
+    for given in ({}, {"snapped": {"changed": False}}, {"served": {"manifest": described("")}}):
+        assert failure_report(dict(given, failure=failure))["failure"]["msg"] == failure["msg"]
