@@ -54,8 +54,11 @@ class RemoteSite(Site):
         hosts = {"sendense_hubs": {"hosts": {"hub01": hub}}, "sendense_nodes": {"hosts": {"node01": node}}}
         (self.directory / "inventory" / "hosts.yml").write_text(yaml.safe_dump(hosts))
 
-    def furnish(self, host: LibvirtHost) -> "RemoteSite":
-        """Give every machine what is its own of the directory; the libvirt host is for the node, and for discovery."""
+    def furnish(self, host: LibvirtHost, shared: Sequence[Path] = ()) -> "RemoteSite":
+        """Give every machine what is its own of the directory; the libvirt host is for the node, and for discovery.
+
+        ``shared`` is for hub and node: aids of a test that product and places know nothing of.
+        """
         (self.directory / "tmp").mkdir(exist_ok=True)
         own = {
             HUB: [Path(self.hub_state), Path(self.repository), self.files],
@@ -64,7 +67,7 @@ class RemoteSite(Site):
         for name, paths in own.items():
             for path in paths:
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.places.all[name].keep += paths
+            self.places.all[name].keep += [*paths, *shared]
         # What a controller has installed, and where the results of the tests are read.
         self.places.controller.keep += [self.directory, ROOT, host.dir, *_python()]
         self.places.controller.hide += [path for paths in own.values() for path in paths if path != host.dir]

@@ -50,11 +50,14 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        self.site = Site(self.directory, [self.host.uri])
+        self.site = self._make_site()
         canary = new_canary()
         plant(self.site, canary)
         self.oracle = Oracle(self.site, [], secret=canary, logs=[self.host.dir / "log"])
         self._watch: Optional[Watch] = None
+
+    def _make_site(self) -> Site:
+        return Site(self.directory, [self.host.uri])
 
     @property
     def hit(self) -> List[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import libvirt
 
@@ -24,11 +24,11 @@ SUFFIX = "-restored"
 
 
 class Restores:
-    """Restores of a fleet to machines and to files in a directory of its own, seen from outside."""
+    """Restores of a fleet to machines and to files in a directory of its own (or one that is given), seen from outside."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, directory: Optional[Path] = None) -> None:
         self._fleet = fleet
-        self.directory = fleet.directory / "restored"
+        self.directory = directory or fleet.directory / "restored"
         self.directory.mkdir(exist_ok=True)
 
     def to_machines(self) -> Dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -113,6 +114,17 @@ class Place:
         if done.returncode != 0:
             raise LabError(f"{argv[0]} failed at {self.name}: {done.stderr.strip()}")
         return done.stdout
+
+    def outside(self, pid: int) -> Optional[int]:
+        """What a process is called outside that has this number in the machine; None if there is none."""
+        for known in self.processes():
+            try:
+                status = Path(f"/proc/{known}/status").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if re.search(rf"^NSpid:.*\t{pid}$", status, re.MULTILINE):
+                return known
+        return None
 
     def processes(self) -> Dict[int, str]:
         """Everything that runs in it, pid outside to start time: for comparisons, signals and searches."""
