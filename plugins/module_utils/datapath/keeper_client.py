@@ -68,8 +68,12 @@ class KeeperClient:
 
     def stop(self, name: str) -> Optional[int]:
         """TERM, KILL after 5 s, and forget the child; its return code, None if there is no such child."""
-        code = self._call("stop", name=name)["returncode"]
-        return None if code is None else int(code)
+        return self.stop_all([name])[name]
+
+    def stop_all(self, names: List[str]) -> Dict[str, Optional[int]]:
+        """As :meth:`stop`, of several children at the same time; return codes by name."""
+        codes = self._call("stop", names=names)["returncodes"]
+        return {name: None if codes[name] is None else int(codes[name]) for name in names}
 
     def undo_add(self, name: str, argv: List[str]) -> None:
         """Persist a command that undoes what is about to be done. The same name again replaces it."""

@@ -221,9 +221,12 @@ class JobKeeper:
         return child.describe()
 
     def _stop(self, request: Dict[str, Any]) -> Waiting:
-        name = _text(request, "name", _CHILD_NAME)
-        codes = yield from self.children.stop([name])
-        return {"returncode": codes.get(name)}
+        names = request.get("names")
+        if not isinstance(names, list):
+            raise InvalidInputError("stop needs names: a list of children.")
+        checked = [_text({"name": name}, "name", _CHILD_NAME) for name in names]
+        codes = yield from self.children.stop(checked)
+        return {"returncodes": {name: codes.get(name) for name in checked}}
 
     def _undo_add(self, request: Dict[str, Any]) -> Answer:
         name, argv = _text(request, "name", _CHILD_NAME), _argv(request)

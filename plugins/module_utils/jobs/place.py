@@ -101,7 +101,9 @@ class JobPlace:
     def stop_children(self) -> Dict[str, Any]:
         """Stop every child of the job, a tunnel last; return codes by name."""
         children = self.client.ping()["children"]
-        return {name: self.client.stop(name) for name in sorted(children, key=lambda name: (children[name].get("kind") == TUNNEL, name))}
+        tunnels = [name for name in children if children[name].get("kind") == TUNNEL]
+        codes = self.client.stop_all(sorted(set(children) - set(tunnels)))
+        return dict(codes, **self.client.stop_all(tunnels))
 
     def beat(self) -> None:
         """Keep the job alive here, if it is still there."""
@@ -229,7 +231,7 @@ def discard(place: JobPlace) -> None:
 def stop_writers(place: JobPlace) -> None:
     """End the servers that were written to; one that did not end cleanly may not have stored what it acknowledged."""
     names = [name for name in sorted(place.client.ping()["children"]) if name.startswith(WRITER)]
-    failed = {name: code for name, code in ((name, place.client.stop(name)) for name in names) if code != 0}
+    failed = {name: code for name, code in place.client.stop_all(names).items() if code != 0}
     if failed:
         raise VerificationFailedError(
             f"Servers of written disks ended with an error, so their data may not be stored: {failed}. What they wrote is taken back; "

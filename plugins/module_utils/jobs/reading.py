@@ -30,9 +30,7 @@ def start_readers(place: JobPlace, images: Dict[str, Dict[str, Any]], sizes: Dic
 
 def stop_readers(place: JobPlace) -> None:
     """Stop the servers of :func:`start_readers`."""
-    for name in sorted(place.client.ping()["children"]):
-        if name.startswith(_PREFIX):
-            place.client.stop(name)
+    place.client.stop_all([name for name in sorted(place.client.ping()["children"]) if name.startswith(_PREFIX)])
 
 
 def image_path(image: Dict[str, Any]) -> str:

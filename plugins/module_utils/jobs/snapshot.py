@@ -162,8 +162,7 @@ def stop_exports(params: Dict[str, Any]) -> Dict[str, Any]:
     if place is None:
         return {"changed": False}
     names = [name for name in place.client.ping()["children"] if name.startswith("source-")]
-    for name in names:
-        place.client.stop(name)
+    place.client.stop_all(names)
     return {"changed": bool(names)}
 
 

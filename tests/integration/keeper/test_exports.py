@@ -245,14 +245,41 @@ def test_a_child_that_ignores_term_is_killed_after_five_seconds_and_nobody_waits
     with socket.socket(socket.AF_UNIX) as caller:
         caller.settimeout(20)
         caller.connect(started.job.socket_path)
-        caller.sendall(b'{"op": "stop", "name": "deaf"}\n')
+        caller.sendall(b'{"op": "stop", "names": ["deaf"]}\n')
         asked = time.monotonic()
         started.client.ping()
         assert time.monotonic() - asked < 2
         answer = caller.recv(4096)
-    assert b'"returncode": -9' in answer
+    assert b'"returncodes": {"deaf": -9}' in answer
     assert 4.8 <= time.monotonic() - before < 9
     assert start_time(pid) is None
+
+
+def test_children_are_stopped_at_the_same_time(start):
+    started = start()
+    script = 'trap "sleep 1; exit 4" TERM; echo slow >&2; while :; do sleep 0.05; done'
+    names = [f"slow{number}" for number in range(6)]
+    for name in names:
+        started.client.start(name, ["/bin/sh", "-c", script], kind="verifier")
+    for name in names:
+        eventually(lambda name=name: started.client.child(name)["stderr_tail"] == "slow")
+    before = time.monotonic()
+    assert started.client.stop_all([*names, "absent"]) == dict.fromkeys(names, 4) | {"absent": None}
+    assert 1.0 <= time.monotonic() - before < 4.0
+    assert started.client.ping()["children"] == {} and started.client.stop_all([]) == {}
+
+
+def test_a_connection_by_tcp_does_not_wait_for_delayed_acknowledgements(start, image):
+    started = start()
+    port = started.lease()[0]
+    started.serve(image, port=port)
+
+    def seconds():
+        before = time.monotonic()
+        check_export(_uri(port), SIZE, connections=1)
+        return time.monotonic() - before
+
+    assert min(seconds() for _number in range(10)) < 0.03, "the kernel delays an acknowledgement by 40 ms"
 
 
 def test_the_server_takes_the_measured_memory_settings(start, image):
