@@ -9,7 +9,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Sequence
 
 import pytest
 
@@ -31,11 +31,11 @@ RESTRICTED = 'restrict,port-forwarding,permitopen="127.0.0.1:*"'
 class Hub:
     """The far side."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, sshd_config: Sequence[str] = ()) -> None:
         self.directory = directory
         self.key = directory / "id"
         self.line = make_key(self.key)
-        self.sshd = Sshd(directory / "sshd", port=PORT, keys=[f"{RESTRICTED} {self.line}"])
+        self.sshd = Sshd(directory / "sshd", port=PORT, keys=[f"{RESTRICTED} {self.line}"], options=sshd_config)
         self.servers: List["subprocess.Popen[bytes]"] = []
 
     @property

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 
 import pytest
+import yaml
 
 from ansible_collections.sendense.platform.plugins.module_utils.datapath import tunnel
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.exports import check_export
@@ -19,7 +21,8 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import Ex
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.machine import network
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import tunnelling
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.tunnelling import carry, dig, needed, rehearsed
-from tests.integration.tunnel.conftest import PORT, SIZE, random_file, ssh_processes
+from tests.e2e.site import ROOT
+from tests.integration.tunnel.conftest import PORT, RESTRICTED, SIZE, Hub, random_file, ssh_processes
 from tests.lab.sshd import make_key
 
 
@@ -57,6 +60,28 @@ def test_one_ssh_leads_to_all_ports_of_the_pool(hub, params, job, tmp_path):
 def test_known_hosts_of_the_node_are_as_good_as_a_key_in_the_inventory(hub, params, tmp_path):
     options = dict(hub.options, host_key=None, known_hosts_file=str(hub.sshd.known_hosts(tmp_path / "known_hosts")))
     assert rehearsed(needed(dict(params, tunnel=options)))["port"] == PORT
+
+
+def test_the_how_to_sets_up_a_hub_that_lets_the_data_pass_and_nothing_else(params, tmp_path):
+    page = (ROOT / "docs" / "how-to" / "three-places.md").read_text()
+    block = page.split("```sshd_config\n")[1].split("```")[0].replace("User sendense", "User root")
+    (tmp_path / "sshd_config").write_text("".join(f"{line}\n" for line in block.splitlines() if not line.strip().startswith("Port")))
+    assert f"{RESTRICTED} ssh-ed25519 " in page and "   Port 443\n" in page
+    hub = Hub(tmp_path, [f"Include {tmp_path}/sshd_config"])
+    with hub.sshd:
+        assert rehearsed(needed(dict(params, tunnel=hub.options)))["user"] == "root"
+        argv = tunnel.master_argv(tunnel.parse_options(hub.options), str(tmp_path))
+        argv.remove("-N")
+        done = subprocess.run(
+            [*argv[:-2], "-o", "ControlMaster=no", "127.0.0.1", "id"], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 255 and done.stdout == "", "a command ran through the node's key"
+
+
+def test_the_example_of_three_places_describes_a_tunnel():
+    example = yaml.safe_load((ROOT / "inventories" / "three-places" / "hosts.yml").read_text())
+    given = example["sendense_hubs"]["hosts"]["hub01"]["sendense_tunnel"]
+    assert tunnel.parse_options(given).describe() == {"host": "hub01.example.com", "port": 443, "user": "sendense", "cipher": CIPHERS[0]}
 
 
 def test_the_loopback_is_used_where_it_is_the_hubs_own(params, job):
