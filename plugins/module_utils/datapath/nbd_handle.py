@@ -10,6 +10,7 @@ that is polled in short slices against a time limit and a cancel check. This is 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import socket
 import time
@@ -178,8 +179,12 @@ class NbdConnection:
 
     def read_discard(self, offset: int, length: int) -> int:
         """Read and forget; returns the errno, 0 if it worked. CopyStalledError if nothing moves."""
-        buffer = nbd.Buffer(length)
-        return self._exchange(lambda done: self._handle.aio_pread(buffer, offset, completion=done), "read")
+        memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        buffer = new_buffer(memoryview(memory))
+        try:
+            return self._exchange(lambda done: self._handle.aio_pread(buffer, offset, completion=done), "read")
+        finally:
+            memory.madvise(mmap.MADV_DONTNEED)  # libnbd's binding never forgets a buffer, so its memory is given back by hand
 
     def block_status(self, context: str, offset: int, length: int) -> List[int]:
         """Flat list of (length, flags) pairs from ``offset`` on. CopyFailedError, CopyStalledError."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import mmap
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from .nbd_handle import new_buffer
 
@@ -16,13 +16,15 @@ class Slot:
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
-        self._whole = new_buffer(view)
+        # libnbd's binding never forgets what it was given (seen in 1.14), so each part is made once and used again.
+        self._parts: Dict[Tuple[int, int], Any] = {}
 
     def buffer(self, length: int, start: int = 0) -> Any:
-        """A libnbd buffer over a part of the slot."""
-        if start == 0 and length == len(self._view):
-            return self._whole
-        return new_buffer(self._view[start : start + length])
+        """A libnbd buffer over a part of the slot; the same one for the same part."""
+        part = (start, length)
+        if part not in self._parts:
+            self._parts[part] = new_buffer(self._view[start : start + length])
+        return self._parts[part]
 
 
 class SlotPool:
