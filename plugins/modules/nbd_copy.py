@@ -125,7 +125,7 @@ options:
             type: raw
             required: true
           to:
-            description: Time of day at which it ends, up to V("24:00"); on the next day if it is not later than O(node_bandwidth.windows[].from).
+            description: Time of day at which it ends, up to V("24:00"); on the next day if that is earlier.
             type: raw
             required: true
           timezone:

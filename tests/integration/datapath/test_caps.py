@@ -87,7 +87,9 @@ def rates(seconds, *movers):
     before = [mover.status() for mover in movers]
     time.sleep(seconds)
     after = [mover.status() for mover in movers]
-    return [(new["bytes_done"] - old["bytes_done"]) / (new["updated_at"] - old["updated_at"]) for old, new in zip(before, after)]
+    return [
+        (new["bytes_done"] - old["bytes_done"]) / (new["updated_at"] - old["updated_at"]) for old, new in zip(before, after, strict=True)
+    ]
 
 
 def test_two_movers_share_the_cap_of_their_node(tmp_path, copies, movers):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from contextlib import ExitStack
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, List
 
@@ -22,7 +22,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.datapath.node_sh
 from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError
 
 MIB = 1 << 20
-NOON = datetime(2026, 11, 20, 12, tzinfo=timezone.utc).timestamp()
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()
 #: Every day from one o'clock in the afternoon.
 WINDOW = {"from": "13:00", "to": "14:00", "bytes_per_second": MIB}
 
@@ -72,7 +72,7 @@ def run(clock: Clock, movers: List[Mover], seconds: float) -> List[float]:
         clock.now += 0.2
         for mover in movers:
             mover.step()
-    return [(mover.got - had) / seconds for mover, had in zip(movers, before)]
+    return [(mover.got - had) / seconds for mover, had in zip(movers, before, strict=True)]
 
 
 def test_alone_a_mover_has_all_of_it(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_fair_parts_never_exceed_the_whole_and_waste_nothing(demands: List[float
     parts = [min(own, fair_share(total, demands[:index] + demands[index + 1 :])) for index, own in enumerate(demands)]
     assert sum(parts) <= total * 1.000001
     assert sum(parts) >= min(total, sum(demands)) * 0.999999
-    hungry = [part for part, own in zip(parts, demands) if part < own * 0.999999]
+    hungry = [part for part, own in zip(parts, demands, strict=True) if part < own * 0.999999]
     assert all(math.isclose(part, max(parts), rel_tol=1e-6) for part in hungry)
 
 

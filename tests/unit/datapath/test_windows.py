@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -25,7 +25,7 @@ def rate(windows: Any, *moment: int, zone: Any = BERLIN) -> Any:
 
 
 def utc(*moment: int) -> datetime:
-    return datetime(*moment, tzinfo=timezone.utc)
+    return datetime(*moment, tzinfo=UTC)
 
 
 def minutes_open(window: Any, begin: datetime, end: datetime) -> int:
@@ -42,7 +42,7 @@ def test_a_window_by_day() -> None:
     assert rate([OFFICE], 2026, 11, 20, 17, 59) == MIB
     assert rate([OFFICE], 2026, 11, 20, 18, 0) is None
     assert rate([OFFICE], 2026, 11, 21, 12, 0) is None
-    assert rate([OFFICE], 2026, 11, 20, 7, 30, zone=timezone.utc) == MIB  # half past eight in Berlin
+    assert rate([OFFICE], 2026, 11, 20, 7, 30, zone=UTC) == MIB  # half past eight in Berlin
 
 
 def test_a_window_over_midnight_belongs_to_the_day_on_which_it_begins() -> None:
