@@ -133,7 +133,9 @@ def prune(ground: Ground, clock: ShiftedClock, shift: int) -> None:
     fleet.remember()
     run = fleet.play("prune", sendense_retention=POLICY)
     outcome.attempted += 1
-    outcome.hit += 1
+    codes = {name: str(run.error(name).get("error_code", "")) for name in fleet.guests}
+    # A clock that went ahead makes points expire, and the guard must say so; by one that was set back none has.
+    outcome.hit += set(codes.values()) == ({"EXPIRY_REFUSED"} if shift > 0 else {""})
     gone = points - {point.manifest.point_id for point in fleet.oracle.repository.list()}
     problems = [f"O4 a prune {shift // DAY} days off let {len(gone)} of {len(points)} points go"] if gone else []
     for name in fleet.guests:

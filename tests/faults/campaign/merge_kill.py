@@ -18,8 +18,9 @@ import tempfile
 import time
 import traceback
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
-from typing import ClassVar, Dict, List
+from typing import ClassVar, Dict, Iterator, List
 
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.merger import MergeJob, MergeOptions, merge
 from ansible_collections.sendense.platform.plugins.module_utils.errors import SendenseError
@@ -69,26 +70,31 @@ class MergeKill(Family):
         outcome, source = Outcome(), random.Random(seed)
         with tempfile.TemporaryDirectory(prefix="mk-") as work:
             template = Estate(Path(work) / "template").made(source)
-            number = 0
+            steps, number = cycle(STEPS), 0
             while outcome.hit < count and number < 3 * count:
                 number += 1
                 estate = template.copied(Path(work) / "copy")
-                kills = [_drawn(source, number + again) for again in range(2 if number % AGAIN_EVERY == 0 else 1)]
+                kills = [_drawn(source, steps) for _again in range(2 if number % AGAIN_EVERY == 0 else 1)]
                 for kill in kills:
                     outcome.attempted += 1
-                    outcome.hit += estate.struck(kill)
+                    status = estate.struck(kill)
+                    outcome.hit += os.WIFSIGNALED(status)
+                    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+                        outcome.problems.append(
+                            f"the merge failed by itself instead of being killed ({kill}); its words are on standard error"
+                        )
                     outcome.judge([f"{text} ({kill})" for text in estate.findings()])
                 outcome.judge([f"{text} ({kills})" for text in estate.end(number % NEXT_BACKUP_EVERY == 0)])
                 shutil.rmtree(estate.root.parent)
         return outcome
 
 
-def _drawn(source: random.Random, number: int) -> Kill:
+def _drawn(source: random.Random, steps: Iterator[str]) -> Kill:
     """Every step comes before any comes again; between them the random moments."""
     after_s = source.uniform(0.0, 0.45)
     if source.random() < RANDOM_SHARE:
         return Kill("", after_s)
-    return Kill(STEPS[number % len(STEPS)], 0.0)
+    return Kill(next(steps), 0.0)
 
 
 class Estate:
@@ -134,8 +140,8 @@ class Estate:
         other.guest, other.ids = copy.deepcopy(self.guest), list(self.ids)
         return other
 
-    def struck(self, kill: Kill) -> bool:
-        """Merge, or go on merging, until the kill; whether it struck. A merge that is over before it is no hit."""
+    def struck(self, kill: Kill) -> int:
+        """Merge, or go on merging, until the kill; the wait status of the process. A merge that is over before it is no hit."""
         self.hook.write_text("")
         self.hook.with_name("hook.kill").write_text(f"{kill.step}\n" if kill.step else "")
         pid = os.fork()
@@ -150,7 +156,7 @@ class Estate:
             time.sleep(kill.after_s)
             os.kill(pid, signal.SIGKILL)
         _pid, status = os.waitpid(pid, 0)
-        return os.WIFSIGNALED(status)
+        return status
 
     def _child(self, kill: Kill) -> int:
         """The merge, in a process of its own; never returns into the test."""

@@ -99,8 +99,8 @@ def _cuts(source: random.Random, entries: List[Entry], begin: int, promises: Lis
     found = [one.since for one in promises][:count]
     flushes = [number for number, entry in enumerate(entries) if entry.flush and number > begin]
     while len(found) < count:
-        around = min(len(entries), source.choice(flushes) + source.choice((0, 0, 1, 2)))
-        found.append(around if len(found) % 2 else source.randrange(begin + 1, len(entries) + 1))
+        around = min(len(entries) - 1, source.choice(flushes) + source.choice((0, 0, 1, 2)))  # after the last request nothing is cut
+        found.append(around if len(found) % 2 else source.randrange(begin + 1, len(entries)))
     return sorted(found)
 
 

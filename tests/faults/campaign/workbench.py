@@ -195,7 +195,7 @@ class Workbench:
         copy = {
             "job_id": job["id"], "role": "hub", "sources": sources, "nbd_targets": targets["nbd_targets_string"], "expected_roots": {},
             "hash_algorithm": opened["hash_algorithm"], "stall_seconds": self.stall_seconds, "max_bytes_per_second": rate,
-            "audit": targets["audit"],
+            "audit": targets["audit"], "at_hub": "targets",
         }  # fmt: skip
         copied = copying.copy_disks(dict(common, **copy), check_mode=False)
         _call(hooks, COPIED)
@@ -259,7 +259,7 @@ class Workbench:
             targets = exports.start_for_files(dict(common, **job, manifest=opened["manifest"]))
             sources = [dict(export, level="full") for export in opened["exports"]]
             copy = {"sources": sources, "nbd_targets": targets["nbd_targets_string"], "expected_roots": opened["roots"], "role": "hub"}
-            options = {"hash_algorithm": "xxh3_128", "stall_seconds": self.stall_seconds, "max_bytes_per_second": 0}
+            options = {"hash_algorithm": "xxh3_128", "stall_seconds": self.stall_seconds, "max_bytes_per_second": 0, "at_hub": "targets"}
             copying.copy_disks(dict(common, **job, **copy, **options), check_mode=False)
         except SendenseError as error:
             if job["job_id"]:
