@@ -13,6 +13,7 @@ import time
 import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.catalog.audit import walk
+from ansible_collections.sendense.platform.plugins.module_utils.datapath import audit
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.blockhashes import BlockHashFile, BlockHashWriter, compose
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.extents import Run
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.images import create_qcow2
@@ -208,7 +209,10 @@ def test_a_source_that_hangs_ends_the_job_once_and_not_twice(machine, servers):
     assert time.monotonic() - started < 8
 
 
-def test_of_two_disks_both_lies_are_found(machine, tmp_path, servers):
+@pytest.mark.parametrize("at_once", [2, 1])
+def test_of_two_disks_both_lies_are_found(machine, tmp_path, servers, monkeypatch, at_once):
+    """At once, or one after the other where the server has no more connections left."""
+    monkeypatch.setattr(audit, "spare_connections", lambda jobs: at_once)
     (tmp_path / "other").mkdir()
     other = Machine(tmp_path / "other", servers)
     other.write("write -P 1 0 1M")
