@@ -28,7 +28,10 @@ from .site import Run
 PREFIX = "SENDENSE-PROGRESS "
 NAMES = ("steady", "portly", "jobly", "vanisher")
 DATA = 6 * MIB
-SLOW = "{{ 150000 if inventory_hostname == 'steady' else 50000 }}"
+STEADY = 150000
+SLOW = f"{{{{ {STEADY} if inventory_hostname == 'steady' else 50000 }}}}"
+#: What all may use together: at first a quarter of it each.
+NODE = 200000
 
 
 @dataclass
@@ -57,7 +60,7 @@ def disturb(found: Estate) -> Disturbed:
     guests = {name: found.guest(name, DATA) for name in NAMES}
     site.backup(",".join(NAMES))
     before = {name: found.points(guest) for name, guest in guests.items()}
-    extra = {"backup_vm_full": True, "backup_vm_max_bytes_per_second": SLOW}
+    extra = {"backup_vm_full": True, "backup_vm_max_bytes_per_second": SLOW, "sendense_bandwidth": {"bytes_per_second": NODE}}
     slow = site.start("backup", ",".join(NAMES), extra)
     jobs = wait_for_copies(Path(site.node_state))
     second = site.start("backup", "steady")
@@ -183,6 +186,16 @@ def test_a_long_copy_shows_its_progress_as_json_after_a_fixed_prefix(disturbed):
     done = [line["bytes_done"] for line in steady if line["step"] == "copy"]
     assert len(done) >= 2 and done == sorted(done) and done[-1] > done[0]
     assert all(line["bytes_total"] >= DATA and set(line) >= {"rate", "eta_s", "text", "disks"} for line in steady if line["step"] == "copy")
+
+
+def test_a_line_of_progress_says_what_caps(disturbed):
+    """All share what the node may use; whoever is left has what its own cap allows."""
+    lines = [line.partition(PREFIX)[2] for line in disturbed.slow.output.splitlines() if line.startswith(PREFIX)]
+    steady = [json.loads(line) for line in lines if json.loads(line)["machine"] == "steady" and json.loads(line)["step"] == "copy"]
+    caps = [line["cap"] for line in steady if line["cap"]]
+    assert {"bytes_per_second": NODE // len(NAMES), "by": "node", "binds": True} in caps
+    assert caps[-1]["by"] == "job" and caps[-1]["bytes_per_second"] == STEADY
+    assert all(("capped at" in line["text"]) == line["cap"]["binds"] for line in steady if line["cap"])
 
 
 @pytest.mark.parametrize("name", ["portly", "jobly"])
