@@ -21,7 +21,7 @@ from .canary import files_with, new_canary, plant, processes_with
 from .estate import Estate, changed_anywhere
 from .points import leftovers, references, stored_point
 from .remote_site import RemoteSite, three_places
-from .site import Run
+from .site import Run, Started
 from .sockets import listeners, strangers
 
 NAME = "apart"
@@ -194,12 +194,33 @@ def test_no_secret_shows_anywhere(story):
         assert [path for path in files_with(secret, story.site.places.directory) if not path.endswith("/id")] == []
 
 
-def test_a_cancel_reaches_a_job_at_both_machines(story):
-    started = story.site.start("backup", NAME, dict(SLOW, backup_vm_full=True))
+def copying(story: Story, **extra: Any) -> Started:
+    """A slow full backup that has begun to copy."""
+    started = story.site.start("backup", NAME, dict(SLOW, backup_vm_full=True, **extra))
     deadline = time.monotonic() + 90
     while "SENDENSE-PROGRESS" not in started.log.read_text():
         assert started.process.poll() is None and time.monotonic() < deadline, started.log.read_text()
         time.sleep(0.1)
+    return started
+
+
+def test_links_that_come_back_soon_are_waited_for(story):
+    network = story.site.places.network
+    held = references(story.guest, story.site.directory / "held-shaken")
+    started = copying(story)
+    for cable in network.cables:
+        network.cut(*cable)
+    time.sleep(6)
+    for cable in network.cables:
+        network.mend(*cable)
+    run = started.wait()
+    assert run.returncode == 0, run.output
+    point = stored_point(story.site.repository, story.guest, run.report(NAME)["point"]["id"])
+    assert point.differing(held) == []
+
+
+def test_a_cancel_reaches_a_job_at_both_machines(story):
+    started = copying(story)
     would = story.site.play("cancel", NAME, options=["--check"])
     assert would.changed(NAME) > 0 and f"{NAME}: would cancel backup " in would.output
     assert f"{NAME}: cancelled backup " in story.site.play("cancel", NAME).output

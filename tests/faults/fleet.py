@@ -80,8 +80,10 @@ class Fleet:
         self.oracle.remember_states()
 
     def scribble(self) -> None:
-        """A few random writes and zeros to every disk of every guest."""
+        """A few random writes and zeros to every disk of every guest that runs no instruction: others have file systems on them."""
         for guest in self.guests.values():
+            if guest.active and guest.domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+                continue
             for target, disk in guest.disks.items():
                 for _number in range(3):
                     offset = self.random.randrange(disk.size_bytes // 4096 - 32) * 4096

@@ -24,7 +24,7 @@ from tests.e2e.site import Run, Site
 from tests.lab.host import LibvirtHost
 from tests.lab.places import Places
 
-from .fleet import Fleet
+from .fleet import HEARTBEAT_SECONDS, Fleet
 from .kills import process_state, send
 from .watch import RUN_SECONDS, SECRET_SECONDS, Faults
 
@@ -32,15 +32,16 @@ from .watch import RUN_SECONDS, SECRET_SECONDS, Faults
 SSHD = ("ClientAliveInterval 5", "ClientAliveCountMax 3")
 #: The mover has moved this share of the bytes.
 SHARES = {"copy:25%": 0.25, "copy:50%": 0.5, "copy:75%": 0.75}
-#: Seconds for which jobs are held until the others have come to their moments; less than a keeper's patience.
-HOLD_SECONDS = 20.0
+#: Seconds less than the keepers' patience for which jobs are held until the others have come to their moments.
+HOLD_MARGIN_SECONDS = 6.0
 
 
 @dataclass
 class RemoteFleet(Fleet):
-    """``hook`` is where modules and keepers of hub and node note their steps."""
+    """``hook`` is where modules and keepers of hub and node note their steps; ``patience_s`` is that of the keepers."""
 
     places: Places = field(kw_only=True)
+    patience_s: int = HEARTBEAT_SECONDS
 
     @property
     def hook(self) -> Path:
@@ -118,7 +119,7 @@ class Holding:
             if name not in self.held and self._is_there(name, moment, lines):
                 self.held[name] = moment
                 self._since = self._since or time.monotonic()
-        late = self._since is not None and time.monotonic() - self._since > HOLD_SECONDS
+        late = self._since is not None and time.monotonic() - self._since > self._fleet.patience_s - HOLD_MARGIN_SECONDS
         if late or len(self.held) == len(self._moments):
             self.at = time.monotonic()
             self._act()
