@@ -34,7 +34,13 @@ options:
         type: str
         default: libvirt
       connection:
-        description: How to reach it, as for M(sendense.platform.vm_info).
+        description: How its node reaches it, as for M(sendense.platform.vm_info).
+        type: dict
+        default: {}
+      discovery_connection:
+        description:
+          - Options of O(sources[].connection) that are others at the controller, which lists the machines, C(uri) above all.
+          - Nodes never see them.
         type: dict
         default: {}
       node:
@@ -52,6 +58,8 @@ sources:
   - platform: libvirt
     connection:
       uri: qemu:///system
+    discovery_connection:
+      uri: qemu+ssh://sendense@node01.example.com/system?keyfile=/etc/sendense/discovery
     node: node01
 """
 
@@ -94,7 +102,8 @@ class InventoryModule(BaseInventoryPlugin):
 
     def _discover(self, source: Dict[str, Any], path: str) -> List[Machine]:
         try:
-            return registry.discover(source.get("platform", "libvirt"), dict(source.get("connection") or {}))
+            connection = {**(source.get("connection") or {}), **(source.get("discovery_connection") or {})}
+            return registry.discover(source.get("platform", "libvirt"), connection)
         except SendenseError as error:
             raise AnsibleParserError(f"{path}: {error.msg} [{error.error_code}]") from error
 

@@ -17,7 +17,8 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..catalog.decision import known_change_ids
-from ..errors import InvalidInputError, SendenseError
+from ..errors import InvalidInputError, PlatformUnreachableError, SendenseError
+from ..hubstate.undo import UNREACHABLE
 from ..model import machine_key
 from ..platforms._base import PreparedMachine
 from ..platforms.registry import source as open_source
@@ -94,7 +95,7 @@ KINDS: Dict[str, Callable[[Dict[str, Any]], List[str]]] = {
 
 
 def main(argv: List[str]) -> int:
-    """Run one undo command. Exit code 0: undone; 1: failed, may be repeated; 2: bad input."""
+    """Run one undo command. Exit code 0: undone; 1: failed, may be repeated; 2: bad input; 3: what it undoes is out of reach now."""
     parser = argparse.ArgumentParser(prog="agent release")
     parser.add_argument("--file", required=True, help="JSON file that says what to undo")
     options = parser.parse_args(argv)
@@ -106,7 +107,7 @@ def main(argv: List[str]) -> int:
         removed = KINDS[order["kind"]](order)
     except SendenseError as error:
         json.dump(error.as_result(), sys.stderr)
-        return 1
+        return UNREACHABLE if isinstance(error, PlatformUnreachableError) else 1
     except (OSError, ValueError, KeyError) as error:
         sys.stderr.write(f"Cannot read what to undo from {options.file}: {error!r}\n")
         return 2

@@ -36,6 +36,8 @@ START_SECONDS = 15.0
 
 _CHILD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,219}")
+#: Seconds for which undos are tried again that cannot reach what they undo: a link that flaps must not leave a guest as it is.
+AGAIN_SECONDS = 30.0
 
 
 class JobKeeper:
@@ -84,7 +86,7 @@ class JobKeeper:
         reached("keeper:children-stopped")
         report = UndoReport()
         if undo:
-            report = yield from run_undos(self.job)
+            report = yield from run_undos(self.job, again_s=AGAIN_SECONDS)
         else:
             self.job.save_undos([])
         reached("keeper:undone")

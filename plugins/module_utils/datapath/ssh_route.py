@@ -129,17 +129,21 @@ def await_forward(route: SshRoute, socket: str, look: Look) -> None:
 # --- programs -----------------------------------------------------------------------------------------------------------
 
 
+def quoted(argv: Sequence[str]) -> str:
+    """An argument list for the shell at the other end, so that each argument reaches the program as it is."""
+    return " ".join(shlex.quote(word) for word in argv)
+
+
 def run(route: SshRoute, argv: Sequence[str], timeout_s: float = RUN_SECONDS) -> "subprocess.CompletedProcess[bytes]":
     """Run a program at the other machine, each argument reaching it as it is; its exit code is the caller's to judge.
 
     PlatformUnreachableError, PlatformAuthenticationError if ssh itself fails.
     """
-    command = " ".join(shlex.quote(word) for word in argv)
     env = dict(os.environ, **ENVIRONMENT)
     done: Optional["subprocess.CompletedProcess[bytes]"] = None
     try:
         done = subprocess.run(
-            route.argv(command=command), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, env=env, check=False
+            route.argv(command=quoted(argv)), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, env=env, check=False
         )
     except subprocess.TimeoutExpired:
         pass

@@ -13,7 +13,7 @@ import os
 import subprocess
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, Generator, List
+from typing import Any, Dict, Generator, List, Optional, Tuple
 
 from ..steps import reached
 from .files import read_tail
@@ -22,6 +22,10 @@ from .processes import kill_group, spawn
 
 UNDO_SECONDS = 60.0
 KILL_SECONDS = 5.0
+#: How a command says that what it undoes cannot be reached now.
+UNREACHABLE = 3
+#: Seconds between two tries of such a command.
+PAUSE_SECONDS = 2.0
 
 
 @dataclass
@@ -30,23 +34,37 @@ class UndoReport:
 
     undone: List[str] = field(default_factory=list)
     failed: List[Dict[str, str]] = field(default_factory=list)
+    unreachable: bool = False
+    """Whether one failed because what it undoes was out of reach, so that another try may do."""
 
 
-def run_undos(job: JobDir, python: str = "", timeout_s: float = UNDO_SECONDS) -> Generator[float, None, UndoReport]:
+def run_undos(job: JobDir, python: str = "", timeout_s: float = UNDO_SECONDS, again_s: float = 0.0) -> Generator[float, None, UndoReport]:
     """Run all undo commands of the job in reverse order; one that fails does not stop the others.
 
     What worked is forgotten at once, so that a crash repeats as little as possible. ``python`` stands in for a program
     that is no longer there (an interpreter that was upgraded away). Output goes to ``undo.log`` in the job directory.
+    For ``again_s`` seconds what was out of reach is tried again.
     """
+    deadline = time.monotonic() + again_s
+    report = yield from _round(job, python, timeout_s)
+    while report.unreachable and time.monotonic() < deadline:
+        yield PAUSE_SECONDS
+        again = yield from _round(job, python, timeout_s)
+        report = UndoReport(report.undone + again.undone, again.failed, again.unreachable)
+    return report
+
+
+def _round(job: JobDir, python: str, timeout_s: float) -> Generator[float, None, UndoReport]:
     report = UndoReport()
     left = job.undos()
     for undo in reversed(list(left)):
         argv = list(undo["argv"])
         if python and os.path.isabs(argv[0]) and not os.path.exists(argv[0]):
             argv[0] = python
-        error = yield from _run(job, undo["name"], argv, timeout_s)
+        code, error = yield from _run(job, undo["name"], argv, timeout_s)
         if error:
             report.failed.append({"name": undo["name"], "error": error})
+            report.unreachable = report.unreachable or code == UNREACHABLE
             continue
         report.undone.append(undo["name"])
         left.remove(undo)
@@ -55,8 +73,8 @@ def run_undos(job: JobDir, python: str = "", timeout_s: float = UNDO_SECONDS) ->
     return report
 
 
-def _run(job: JobDir, name: str, argv: List[str], timeout_s: float) -> Generator[float, None, str]:
-    """Run one command; the empty string if it worked, else why not."""
+def _run(job: JobDir, name: str, argv: List[str], timeout_s: float) -> Generator[float, None, Tuple[Optional[int], str]]:
+    """Run one command: its exit code (None if it has none), and the empty string if it worked, else why not."""
     log_path = os.path.join(job.path, "undo.log")
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "ab") as log:
@@ -65,12 +83,12 @@ def _run(job: JobDir, name: str, argv: List[str], timeout_s: float) -> Generator
         try:
             process = spawn(argv, stdout=log, stderr=log)
         except OSError as error:
-            return f"cannot start {argv[0]}: {error.strerror}"
+            return None, f"cannot start {argv[0]}: {error.strerror}"
         code = yield from _wait(process, timeout_s)
     if code == 0:
-        return ""
+        return code, ""
     reason = f"exit code {code}" if code is not None else f"no end within {timeout_s:g} s"
-    return f"{reason}: {read_tail(log_path, 1000)}"
+    return code, f"{reason}: {read_tail(log_path, 1000)}"
 
 
 def _wait(process: "subprocess.Popen[bytes]", timeout_s: float) -> Generator[float, None, Any]:

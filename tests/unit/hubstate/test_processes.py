@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate import undo
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.jobs import JobDir
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.processes import is_alive, kill_group, spawn, start_time
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.undo import run_undos
@@ -87,6 +88,21 @@ def test_undos_run_newest_first_and_the_failed_stay(state):
     assert "cannot start" in report.failed[1]["error"]
     assert "exit code 3" in report.failed[2]["error"]
     assert [undo["name"] for undo in job.undos()] == ["b", "d", "e"]
+    job.lock.release()
+
+
+def test_what_is_out_of_reach_is_tried_again_for_a_while(state, monkeypatch):
+    monkeypatch.setattr(undo, "PAUSE_SECONDS", 0.01)
+    job = JobDir.create(state, "c" * 32, "hub", {})
+    script = 'echo >> "$1"; [ "$(wc -l < "$1")" -ge "$2" ] || exit 3'
+    argvs = {name: ["sh", "-c", script, "sh", os.path.join(state.path, name), tries] for name, tries in (("a", "3"), ("b", "1"))}
+    job.save_undos([{"name": name, "argv": argv} for name, argv in {**argvs, "c": ["false"]}.items()])
+    report = _drive(run_undos(job, again_s=60.0))
+    assert (report.undone, [failure["name"] for failure in report.failed], report.unreachable) == (["b", "a"], ["c"], False)
+    job.save_undos([{"name": "d", "argv": ["sh", "-c", "exit 3"]}])
+    report = _drive(run_undos(job, again_s=0.05))
+    assert report.unreachable and [failure["name"] for failure in report.failed] == ["d"]
+    assert [left["name"] for left in job.undos()] == ["d"]
     job.lock.release()
 
 

@@ -55,7 +55,7 @@ _AUTHENTICATION = (
     "VIR_ERR_OPERATION_DENIED",
 )
 _UNREACHABLE = ("VIR_ERR_NO_CONNECT", "VIR_ERR_RPC", "VIR_ERR_INVALID_CONN", "VIR_ERR_LIBSSH", "VIR_ERR_SSH", "VIR_ERR_UNKNOWN_HOST")
-_REFUSAL_TEXTS = ("Permission denied", "Authentication fail", "authentication failed")
+_REFUSAL_TEXTS = ("Permission denied", "Authentication fail", "authentication failed", "Host key verification failed")
 _LOST_TEXTS = ("client socket is closed", "keepalive timeout", "Cannot recv data", "Cannot write data", "End of file while reading data")
 
 
@@ -142,6 +142,11 @@ class Client:
         """The directory at the libvirt host for sockets and scratch files; empty: the one that the job has there."""
         return str(self.options["scratch_dir"]) or (REMOTE_SCRATCH_DIR if self.remote else "")
 
+    @property
+    def uri_there(self) -> str:
+        """The URI of this libvirt for a program at its own host."""
+        return self._uri.there
+
     def require_local(self, what: str) -> None:
         """CapabilityMissingError for a remote URI; ``what`` needs the images by path, in the words of its message."""
         if self.remote:
@@ -201,7 +206,10 @@ def translate(exc: Any, action: str, default: Type[SendenseError] = SnapshotFail
 def _classify(exc: Any, text: str) -> "tuple[Optional[Type[SendenseError]], str]":
     code = exc.get_error_code()
     if code in _codes(_AUTHENTICATION) or any(refusal in text for refusal in _REFUSAL_TEXTS):
-        return PlatformAuthenticationError, "Check the user, the password and the group or polkit rights of this connection."
+        return (
+            PlatformAuthenticationError,
+            "Check the user, the key or password, the host key, and the rights (group, polkit).",
+        )
     transport = exc.get_error_domain() in _codes(("VIR_FROM_RPC", "VIR_FROM_REMOTE")) and code == libvirt.VIR_ERR_SYSTEM_ERROR
     if code in _codes(_UNREACHABLE) or transport or any(lost in text for lost in _LOST_TEXTS):
         return PlatformUnreachableError, "Check that libvirtd runs and that the URI is right."

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 from xml.etree import ElementTree
 
 from ...datapath.targets import UNIX, NbdTarget
 from ...errors import JobRunningError, SendenseError
 from ...model import Disk, Machine
 from ...steps import reached
-from .._base import FULL, INCREMENTAL, DiskPlan, DiskSnapshot, Forward, Snapshot, SnapshotPlan, SnapshotRequest
+from .._base import CRASH, FULL, INCREMENTAL, DiskPlan, DiskSnapshot, Forward, Snapshot, SnapshotPlan, SnapshotRequest
 from . import backup_job, checkpoints
 from .client import Client, libvirt, mapped
 from .discovery import current_snapshot
@@ -22,6 +22,7 @@ from .incarnation import incarnation_of
 from .naming import ChangeId, CheckpointName, export_name, scratch_name, socket_path
 from .quiesce import Quiescer
 from .records import iso_time, save_nvram
+from .thaw_guard import ThawGuard, guarded
 
 
 def open_online(client: Client, domain: Any, machine: Machine, request: SnapshotRequest, plan: SnapshotPlan) -> Snapshot:
@@ -36,7 +37,8 @@ def open_online(client: Client, domain: Any, machine: Machine, request: Snapshot
     name = str(CheckpointName.make(machine.name, int(time.time()), request.owner, request.job_id))
     orders = _backup_xml(plans, machine.disks, request, socket, directory), _checkpoint_xml(name, machine.disks)
     try:
-        created_at = _begin(domain, machine, orders, quiescer)
+        with guarded(_guard(client, machine, quiescer)):
+            created_at = _begin(domain, machine, orders, quiescer)
         forwards = _forwards(client, request, socket)
         here = forwards[0].socket if forwards else socket
         disks = _describe(machine, plans, request, name, here, current_snapshot(domain))
@@ -123,6 +125,13 @@ def _drop_broken(client: Client, domain: Any, machine: Machine, name: str, owner
     except SendenseError:
         # It is of no use and in nobody's way; the next clean-up tries again.
         return
+
+
+def _guard(client: Client, machine: Machine, quiescer: Quiescer) -> Optional[ThawGuard]:
+    """Who thaws if the link to the host dies between freeze and thaw; None where neither can happen."""
+    if client.route is None or quiescer.reached == CRASH:
+        return None
+    return ThawGuard(client.route, client.uri_there, machine.id)
 
 
 def _begin(domain: Any, machine: Machine, orders: Tuple[str, str], quiescer: Quiescer) -> str:

@@ -49,6 +49,12 @@ class Uri:
         # Not urlunsplit: it would show qemu:///system as qemu:/system.
         return f"{self._parts.scheme}://{self._parts.netloc.rpartition('@')[2]}{self._parts.path}"
 
+    @property
+    def there(self) -> str:
+        """How a program at the host itself names this libvirt."""
+        socket = self._one("socket")
+        return f"{self._parts.scheme.partition('+')[0]}://{self._parts.path}" + (f"?{urlencode({'socket': socket})}" if socket else "")
+
     def route(self) -> Optional[SshRoute]:
         """How the program ssh reaches the host; None if that is not this URI's transport. InvalidInputError for odd values."""
         if self._transport != "ssh" or not self._parts.hostname:
