@@ -282,8 +282,9 @@ class Source(ABC):
         """Decide full or incremental per disk, with the reason. Touches nothing; may be called any number of times.
 
         Any doubt about change tracking means full, never "no data" and never an error. Raises MachineNotFoundError,
-        MachineHasNoDisksError, DiskExcludedError, TooManyConnectionsError, ForeignJobError (somebody else's job is in the way), JobRunningError (a job
-        of ours is, alive or dead), CapabilityMissingError (not over this connection).
+        MachineHasNoDisksError, DiskExcludedError, TooManyConnectionsError (more disks than the platform serves at once),
+        ForeignJobError (somebody else's job is in the way), JobRunningError (a job of ours is, alive or dead),
+        CapabilityMissingError (not over this connection).
         """
 
     @abstractmethod
