@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, List
 
 from ..errors import DependencyMissingError, InvalidInputError, TunnelFailedError
-from ..hubstate.files import replace
-from ..hubstate.ports import FIRST_PORT
+from ..hubstate.files import replace, unlink_if_there
+from ..hubstate.ports import LAST_PORT
 
 #: Only ciphers that authenticate what they encrypt; the first is the fastest here (docs/adr/0010-data-through-ssh-forwards.md).
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com")
@@ -212,13 +212,15 @@ def prove(options: TunnelOptions, folder: str, look: Look) -> None:
         if time.monotonic() >= deadline:
             raise failed(options.server, f"was not made within {OPEN_SECONDS:g} s", child["stderr_tail"])
         time.sleep(0.02)
-    forward(options.server, folder, {_PROBE: FIRST_PORT}, look)
+    forward(options.server, folder, {_PROBE: LAST_PORT}, look)
     answer = _ask(_inside(folder, _PROBE))
     child = look()
     words = child["stderr_tail"]
     # Whether something listens there is all the same: sshd says so only after it has allowed the way to it.
     if answer or (answer is not None and "open failed: connect failed" in words):
         return
+    if child["state"] != "running":
+        raise failed(options.server, "was lost at once", words)
     if answer is None:
         raise failed(options.server, f"is made, but nothing came through it within {ANSWER_SECONDS:g} s", words)
     raise failed(options.server, "is made, but the hub lets nothing pass through it", words)
@@ -260,15 +262,26 @@ def _ask(path: str) -> Any:
     except OSError:
         return b""
     finally:
-        os.unlink(path)
+        unlink_if_there(path)
+
+
+#: What ssh says of a server that turned it away before it had even greeted: too many connections begin at the same time.
+_TURNED_AWAY = ("kex_exchange_identification", "Exceeded MaxStartups")
+
+
+def is_busy(error: TunnelFailedError) -> bool:
+    """Whether the hub turned the connection away only because many others were just beginning."""
+    return any(words in error.details["stderr"] for words in _TURNED_AWAY)
 
 
 _HINTS = {
     "Host key verification failed": "compare host_key of sendense_tunnel with the key of the hub's sshd",
+    "UNPROTECTED PRIVATE KEY FILE": "let nobody but its owner read identity_file (chmod 600)",
+    "Load key": "see that identity_file is a private key without a passphrase",
     "Permission denied": "see that the public key of identity_file is in authorized_keys of that user at the hub",
     "administratively prohibited": 'allow restrict,port-forwarding,permitopen="127.0.0.1:*" for this key in authorized_keys at the hub',
     "Unable to negotiate": "choose a cipher or a key type that the hub's sshd offers",
-    "Could not resolve hostname": "correct host of sendense_tunnel, or how this node resolves names",
+    "Name or service not known": "correct host of sendense_tunnel, or how this node resolves names",
 }
 
 

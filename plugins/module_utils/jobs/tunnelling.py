@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 from ..datapath import tunnel
 from ..datapath.children import TUNNEL
 from ..datapath.exports import check_export
 from ..datapath.targets import TCP, UNIX, NbdTarget, parse_uri
 from ..datapath.tunnel import TunnelOptions
-from ..errors import DependencyMissingError, InvalidInputError, JobAbandonedError, SendenseError
+from ..errors import DependencyMissingError, InvalidInputError, JobAbandonedError, SendenseError, TunnelFailedError
 from ..hubstate.files import read_tail
 from ..hubstate.machine import network
 from ..hubstate.processes import kill_group, spawn
@@ -28,6 +29,8 @@ from .place import JobPlace
 CHECKS = 8
 #: Seconds in which a tunnel that broke a copy must be seen to have ended.
 LOSS_SECONDS = 3.0
+#: How often a hub is asked that turns connections away because many jobs begin at once, and the pause before the next time, in seconds.
+ATTEMPTS, PAUSE_SECONDS = 6, (0.5, 3.0)
 #: Where check mode puts its sockets: a short path whatever TMPDIR is, for the kernel's limit is 107 bytes.
 TEMPORARY = "/tmp"
 
@@ -53,8 +56,16 @@ def dig(place: JobPlace, options: Optional[TunnelOptions]) -> Dict[str, Any]:
     if options is None:
         return {}
     argv = tunnel.prepare(options, place.job.path)
-    place.client.start(TUNNEL, argv, env=tunnel.ENVIRONMENT, kind=TUNNEL)
-    tunnel.prove(options, place.job.path, partial(place.client.child, TUNNEL))
+
+    def attempt() -> None:
+        place.client.start(TUNNEL, argv, env=tunnel.ENVIRONMENT, kind=TUNNEL)
+        try:
+            tunnel.prove(options, place.job.path, partial(place.client.child, TUNNEL))
+        except TunnelFailedError:
+            place.client.stop(TUNNEL)
+            raise
+
+    _patiently(attempt)
     place.save("tunnel", options.describe())
     reached("tunnel:proved")
     return options.describe()
@@ -64,6 +75,11 @@ def rehearsed(options: Optional[TunnelOptions]) -> Dict[str, Any]:
     """For check mode: as :func:`dig`, and nothing of it is left."""
     if options is None:
         return {}
+    _patiently(partial(_rehearse, options))
+    return options.describe()
+
+
+def _rehearse(options: TunnelOptions) -> None:
     with tempfile.TemporaryDirectory(prefix="sendense-tunnel-", dir=TEMPORARY) as folder:
         argv = tunnel.prepare(options, folder)
         words = os.path.join(folder, "err")
@@ -83,7 +99,18 @@ def rehearsed(options: Optional[TunnelOptions]) -> Dict[str, Any]:
         finally:
             kill_group(process.pid)
             process.wait()
-    return options.describe()
+
+
+def _patiently(attempt: Callable[[], None]) -> None:
+    """Try again, if the hub turns this node away only because it is busy with others."""
+    for left in range(ATTEMPTS - 1, -1, -1):
+        try:
+            attempt()
+            return
+        except TunnelFailedError as error:
+            if not left or not tunnel.is_busy(error):
+                raise
+        time.sleep(random.uniform(*PAUSE_SECONDS))
 
 
 def carry(place: JobPlace, uris: Dict[str, str], sizes: Dict[str, int]) -> Dict[str, str]:

@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import subprocess
+import threading
 
 import pytest
 import yaml
@@ -107,6 +108,13 @@ def test_another_server_in_the_place_of_the_hub_is_refused(hub, params, job, tmp
     assert not caught.value.retryable and caught.value.error_code == "TUNNEL_FAILED"
 
 
+def test_a_key_that_others_can_read_is_refused_by_name(hub, params, job):
+    hub.key.chmod(0o644)
+    with pytest.raises(TunnelFailedError, match="chmod 600") as caught:
+        dig(job(), needed(dict(params, tunnel=hub.options)))
+    assert not caught.value.retryable
+
+
 def test_a_key_that_the_hub_does_not_know_is_refused(hub, params, job, tmp_path):
     make_key(tmp_path / "stranger")
     with pytest.raises(TunnelFailedError, match="Permission denied.*authorized_keys of that user") as caught:
@@ -131,6 +139,18 @@ def test_a_hub_that_does_not_answer_is_worth_another_try(hub, params, job, monke
     with socket.create_server(("127.0.0.1", PORT)), pytest.raises(TunnelFailedError, match="timed out") as caught:
         rehearsed(needed(dict(params, tunnel=hub.options)))
     assert caught.value.retryable
+
+
+def test_a_hub_that_is_busy_with_other_connections_is_asked_again(params, job, tmp_path):
+    place, hub = job(), Hub(tmp_path, ["PerSourceMaxStartups 1"])
+    with hub.sshd:
+        crowd = socket.create_connection(("127.0.0.1", PORT))  # it never says who it is
+        assert crowd.recv(4) == b"SSH-"
+        leaving = threading.Timer(1.5, crowd.close)
+        leaving.start()
+        assert dig(place, needed(dict(params, tunnel=hub.options)))["host"] == "127.0.0.1"
+        leaving.join()
+        assert "drop connection" in hub.sshd.log.read_text()
 
 
 def test_check_mode_makes_the_connection_and_leaves_nothing(hub, params, state, monkeypatch):
