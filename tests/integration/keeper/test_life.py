@@ -25,6 +25,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.jobs import job_alive
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.ports import PortPool
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.processes import start_time
+from ansible_collections.sendense.platform.plugins.module_utils.jobs import place
 from tests.integration.keeper.conftest import FIRST, LAST, PYTHON, eventually
 
 
@@ -140,6 +141,15 @@ def test_requests_keep_the_job(start):
         time.sleep(0.4)
         started.client.ping()
     started.client.finish()
+
+
+def test_a_task_of_a_job_whose_keeper_is_dead_says_so_and_what_to_do(start):
+    started = start()
+    os.kill(started.pid, signal.SIGKILL)
+    eventually(lambda: not started.job.alive())
+    with pytest.raises(JobNotFoundError, match="no living keeper at this hub.*cleanup playbook"):
+        place.attach({"state_dir": started.state.path}, "hub", started.job.job_id)
+    assert cleanup_dead_jobs(started.state)
 
 
 def test_a_caller_that_waits_keeps_the_job(start):
