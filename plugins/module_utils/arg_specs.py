@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, Dict
 
 from .catalog.retention import Policy
-from .datapath.tunnel import CIPHERS, DEFAULT_PORT
+from .datapath.tunnel_options import CIPHERS, DEFAULT_PORT
 from .hubstate.statedir import DEFAULT_STATE_DIR
 
 Spec = Dict[str, Dict[str, Any]]
@@ -63,7 +63,7 @@ def heartbeats_spec() -> Spec:
 
 
 def tunnel_spec() -> Spec:
-    """Fragment ``tunnel``: how a node reaches the exports of its hub. What its words may be is up to ``datapath.tunnel``."""
+    """Fragment ``tunnel``: how a node reaches the exports of its hub. What its words may be is up to ``datapath.tunnel_options``."""
     return {
         "hub_network": {"type": "str", "default": ""},
         "tunnel": {

@@ -23,7 +23,7 @@ from typing import Callable, Dict, List, Tuple
 
 from ansible_collections.sendense.platform.plugins.module_utils.datapath import tunnel
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.mover import DiskJob, MoverOptions, move
-from ansible_collections.sendense.platform.plugins.module_utils.datapath.tunnel import CIPHERS
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.tunnel_options import CIPHERS, parse_options
 from tests.lab.sshd import Sshd, make_key
 
 MIB = 1 << 20
@@ -57,7 +57,7 @@ class Bench:
         folder = self.folder / f"{cipher.split('@')[0]}-{local}"
         folder.mkdir()
         key = {"identity_file": str(self.folder / "id"), "host_key": self.sshd.host_key}
-        options = tunnel.parse_options({"host": "127.0.0.1", "port": PORTS["sshd"], "user": "root", "cipher": cipher, **key})
+        options = parse_options({"host": "127.0.0.1", "port": PORTS["sshd"], "user": "root", "cipher": cipher, **key})
         process = subprocess.Popen(tunnel.prepare(options, str(folder)), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.stack.callback(lambda: (process.kill(), process.wait()))
         while not (folder / "ssh.mux").exists():

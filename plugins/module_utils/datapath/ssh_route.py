@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..errors import DependencyMissingError, InvalidInputError, PlatformAuthenticationError, PlatformUnreachableError, TunnelFailedError
-from .tunnel import ALIVE_COUNT, ALIVE_SECONDS, CIPHERS, CONNECT_SECONDS, OPEN_SECONDS, Look
+from .tunnel import ALIVE_COUNT, ALIVE_SECONDS, CONNECT_SECONDS, OPEN_SECONDS, Look
+from .tunnel_options import CIPHERS
 
 #: What ssh itself answers if it, and not the program at the other end, failed.
 SSH_FAILED = 255

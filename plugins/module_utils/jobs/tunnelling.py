@@ -17,7 +17,7 @@ from ..datapath import tunnel
 from ..datapath.children import TUNNEL
 from ..datapath.exports import check_export
 from ..datapath.targets import TCP, UNIX, NbdTarget, parse_uri
-from ..datapath.tunnel import TunnelOptions
+from ..datapath.tunnel_options import TunnelOptions, parse_options
 from ..errors import DependencyMissingError, InvalidInputError, JobAbandonedError, SendenseError, TunnelFailedError
 from ..hubstate.files import read_tail
 from ..hubstate.machine import network
@@ -45,7 +45,7 @@ def needed(params: Dict[str, Any]) -> Optional[TunnelOptions]:
             "Hub and node are different machines (or network namespaces), and no tunnel between them is configured. Set "
             "sendense_tunnel for the hub in the inventory: host, user, identity_file and host_key. Nothing was touched."
         )
-    return tunnel.parse_options(given)
+    return parse_options(given)
 
 
 def dig(place: JobPlace, options: Optional[TunnelOptions]) -> Dict[str, Any]:

@@ -17,7 +17,7 @@ import yaml
 from ansible_collections.sendense.platform.plugins.module_utils.datapath import tunnel
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.exports import check_export
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.targets import parse_uri
-from ansible_collections.sendense.platform.plugins.module_utils.datapath.tunnel import CIPHERS
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.tunnel_options import CIPHERS, parse_options
 from ansible_collections.sendense.platform.plugins.module_utils.errors import ExportFailedError, InvalidInputError, TunnelFailedError
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.machine import network
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import tunnelling
@@ -71,7 +71,7 @@ def test_the_how_to_sets_up_a_hub_that_lets_the_data_pass_and_nothing_else(param
     hub = Hub(tmp_path, [f"Include {tmp_path}/sshd_config"])
     with hub.sshd:
         assert rehearsed(needed(dict(params, tunnel=hub.options)))["user"] == "root"
-        argv = tunnel.master_argv(tunnel.parse_options(hub.options), str(tmp_path))
+        argv = tunnel.master_argv(parse_options(hub.options), str(tmp_path))
         argv.remove("-N")
         done = subprocess.run(
             [*argv[:-2], "-o", "ControlMaster=no", "127.0.0.1", "id"], capture_output=True, text=True, timeout=30, check=False
@@ -82,7 +82,7 @@ def test_the_how_to_sets_up_a_hub_that_lets_the_data_pass_and_nothing_else(param
 def test_the_example_of_three_places_describes_a_tunnel():
     example = yaml.safe_load((ROOT / "inventories" / "three-places" / "hosts.yml").read_text())
     given = example["sendense_hubs"]["hosts"]["hub01"]["sendense_tunnel"]
-    assert tunnel.parse_options(given).describe() == {"host": "hub01.example.com", "port": 443, "user": "sendense", "cipher": CIPHERS[0]}
+    assert parse_options(given).describe() == {"host": "hub01.example.com", "port": 443, "user": "sendense", "cipher": CIPHERS[0]}
 
 
 def test_the_loopback_is_used_where_it_is_the_hubs_own(params, job):

@@ -11,14 +11,8 @@ import subprocess
 
 import pytest
 
-from ansible_collections.sendense.platform.plugins.module_utils.datapath.tunnel import (
-    CIPHERS,
-    failed,
-    forward_argv,
-    master_argv,
-    parse_options,
-    prepare,
-)
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.tunnel import failed, forward_argv, master_argv, prepare
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.tunnel_options import CIPHERS, parse_options
 from ansible_collections.sendense.platform.plugins.module_utils.errors import InvalidInputError
 
 
