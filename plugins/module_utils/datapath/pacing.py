@@ -13,6 +13,8 @@ import math
 import time
 from typing import Dict, List, NamedTuple, Sequence
 
+from .extents import CopyPlan
+from .hashing import BLOCK_BYTES
 from .nbd_handle import NbdConnection
 
 FULL_DEPTH, INCREMENTAL_DEPTH, MAX_DEPTH = 4, 16, 32
@@ -60,17 +62,30 @@ class Pace(NamedTuple):
     latency_s: float = 0.0
 
 
-def measure(connection: NbdConnection) -> List[Line]:
+def measure(connection: NbdConnection, plan: CopyPlan) -> List[Line]:
     """The line to a server, if it answers reads. What cannot go on is raised: SourceVanishedError, ExportFailedError, CopyStalledError."""
     if connection.size < LARGE_BYTES or connection.max_block < LARGE_BYTES:
         return []
     shortest: Dict[int, float] = {}
-    for length in READS:
+    for length, offset in zip(READS, spots(plan, len(READS))):
         begun = time.monotonic()
-        if connection.read_discard(0, length):
+        if connection.read_discard(min(offset, connection.size - length), length):
             return []
         shortest[length] = min(time.monotonic() - begun, shortest.get(length, math.inf))
     return [Line(shortest[SMALL_BYTES], shortest[LARGE_BYTES])]
+
+
+def spots(plan: CopyPlan, count: int) -> List[int]:
+    """So many offsets, in bytes, evenly spread over what will be read: a cache at the server does not know them yet."""
+    segments = [segment for segment in plan.segments if not segment.zero]
+    blocks = sum(segment.blocks for segment in segments)
+    found: List[int] = []
+    passed = 0
+    for segment in segments:
+        while len(found) < count and (2 * len(found) + 1) * blocks // (2 * count) < passed + segment.blocks:
+            found.append((segment.first + (2 * len(found) + 1) * blocks // (2 * count) - passed) * BLOCK_BYTES)
+        passed += segment.blocks
+    return found
 
 
 def choose(lines: Sequence[Line], near: Pace, chunk_bytes: int, disks: int) -> Pace:

@@ -33,7 +33,7 @@ from .targets import parse_uri
 #: A copy of less is over before its lines are measured.
 MEASURED_FROM_BYTES = 16 << 20
 
-#: A server is only primed if a first read of 1 MiB is quick: on a slow line, or under a cap, the large read would cost, not save.
+#: A server is only primed if 1 MiB flows so quickly: on a slow line, or under a cap, the large read would cost, not save.
 PROBE_SECONDS, PRIMING_RATE = 0.25, 64 << 20
 
 
@@ -142,7 +142,7 @@ class Transfer:
         if bucket is not None and bucket.fitting(LARGE_BYTES) < LARGE_BYTES:
             return
         for connection in (self._source, self._target):
-            found = measure(connection) if connection is not None else []
+            found = measure(connection, self._plan) if connection is not None else []
             self._lines += found
             if bucket is not None and found:
                 bucket.reserve(LARGE_BYTES)
@@ -153,7 +153,7 @@ class Transfer:
         plan, source, target = self._plan, self._source, self._target
         if plan is None or source is None or target is None or plan.read_bytes < 4 * (prime or DEFAULT_PRIME_BYTES):
             return
-        quick = len(self._lines) == 2 and all(line.large_s < PROBE_SECONDS for line in self._lines)
+        quick = len(self._lines) == 2 and all(line.large_s - line.latency_s < PROBE_SECONDS for line in self._lines)
         self._primed = bool(prime) and quick and (bucket is None or bucket.rate >= PRIMING_RATE)
         for connection in (source, target) if self._primed else ():
             length = min(prime, connection.max_block) // BLOCK_BYTES * BLOCK_BYTES

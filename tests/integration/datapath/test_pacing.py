@@ -44,6 +44,12 @@ def test_a_distant_source_is_read_deeper(copy):
     assert request == MIB and depth >= 8 and 20 <= latency < 200
 
 
+def test_a_cache_at_the_server_does_not_hide_the_distance(copy):
+    """What it was asked once it answers at once; all that is still to be copied comes from afar."""
+    request, depth, latency = copy(["--filter=cache", "--filter=delay", "rdelay=20ms", "cache-on-read=true"])
+    assert request == MIB and depth >= 8 and 20 <= latency < 400
+
+
 def test_a_distant_target_counts_as_well(copy):
     """Its latency is measured by reads, as nothing may be written yet."""
     request, depth, latency = copy((), ["--filter=delay", "rdelay=20ms", "wdelay=20ms"])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.extents import CopyPlan, Segment
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.pacing import (
     FULL_DEPTH,
     IN_FLIGHT_BYTES,
@@ -22,6 +23,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.datapath.pacing 
     Line,
     Pace,
     choose,
+    spots,
 )
 
 MIB = 1 << 20
@@ -80,3 +82,26 @@ def test_never_shallower_than_near_and_never_beyond_the_memory(lines: "list[Line
     assert pace.request_bytes == near.request_bytes
     assert near.depth <= pace.depth <= MAX_DEPTH
     assert pace.depth == near.depth or pace.depth * pace.request_bytes * disks <= IN_FLIGHT_BYTES
+
+
+def test_what_is_read_to_measure_lies_apart_and_in_what_will_be_read() -> None:
+    block = 65536
+    plan = CopyPlan(1 << 30, (Segment(0, 4, True), Segment(100, 10, False), Segment(200, 50, True), Segment(1000, 290, False)))
+    found = spots(plan, 6)
+    assert found == [block * first for first in (1015, 1065, 1115, 1165, 1215, 1265)]
+    assert spots(plan, 30)[:2] == [block * 105, block * 1005]
+    assert spots(CopyPlan(block, (Segment(0, 1, False),)), 3) == [0, 0, 0]
+    assert spots(CopyPlan(block, (Segment(0, 1, True),)), 3) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 99), st.booleans()), min_size=1, max_size=20), st.integers(1, 9))
+def test_spots_are_always_in_what_will_be_read(pieces: "list[tuple[int, int, bool]]", count: int) -> None:
+    segments, first = [], 0
+    for gap, blocks, zero in pieces:
+        segments.append(Segment(first + gap, blocks, zero))
+        first += gap + blocks
+    data = {number for one in segments if not one.zero for number in range(one.first, one.first + one.blocks)}
+    found = spots(CopyPlan(first * 65536, tuple(segments)), count)
+    assert len(found) == (count if data else 0) and found == sorted(found)
+    assert {offset // 65536 for offset in found} <= data and all(offset % 65536 == 0 for offset in found)
