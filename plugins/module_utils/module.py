@@ -32,6 +32,11 @@ def run_module(handler: Handler, argument_spec: Dict[str, Any], **options: Any) 
         module.exit_json(**result)
 
 
+def read_only(handler: Callable[[Dict[str, Any]], Dict[str, Any]]) -> Handler:
+    """The handler of a module that changes nothing, in check mode or not."""
+    return lambda params, _check_mode: handler(params)
+
+
 def failure(error: Exception) -> Dict[str, Any]:
     """The fields of a failed task, while ``error`` is handled.
 

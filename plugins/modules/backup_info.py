@@ -65,7 +65,7 @@ from typing import Any, Dict
 
 from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import any_machine_spec, repository_spec
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import info
-from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
+from ansible_collections.sendense.platform.plugins.module_utils.module import read_only, run_module
 
 
 def argument_spec() -> Dict[str, Any]:
@@ -80,15 +80,9 @@ def argument_spec() -> Dict[str, Any]:
     )
 
 
-def run(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
-    """Read only."""
-    del check_mode
-    return info.points(params)
-
-
 def main() -> None:
     """Run the module."""
-    run_module(run, argument_spec(), supports_check_mode=True)
+    run_module(read_only(info.points), argument_spec(), supports_check_mode=True)
 
 
 if __name__ == "__main__":

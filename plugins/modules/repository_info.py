@@ -67,7 +67,7 @@ from typing import Any, Dict
 
 from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import repository_spec
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import info
-from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
+from ansible_collections.sendense.platform.plugins.module_utils.module import read_only, run_module
 
 
 def argument_spec() -> Dict[str, Any]:
@@ -75,15 +75,9 @@ def argument_spec() -> Dict[str, Any]:
     return dict(repository_spec(), scan={"type": "bool", "default": False})
 
 
-def run(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
-    """Read only."""
-    del check_mode
-    return info.repository(params)
-
-
 def main() -> None:
     """Run the module."""
-    run_module(run, argument_spec(), supports_check_mode=True)
+    run_module(read_only(info.repository), argument_spec(), supports_check_mode=True)
 
 
 if __name__ == "__main__":

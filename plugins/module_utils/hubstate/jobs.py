@@ -181,10 +181,10 @@ def job_alive(state: StateDir, job_id: str) -> bool:
     return any(JobDir(state, job_id, role).alive() for role in ROLES)
 
 
-def sweep_jobs(state: StateDir) -> List[str]:
-    """Remove what a crash left of half-made and half-removed job directories; returns their names."""
-    removed = []
-    for name in sorted(os.listdir(state.jobs)):
+def half_made(state: StateDir) -> List[str]:
+    """Paths of what a crash left of half-made and half-removed job directories."""
+    found = []
+    for name in sorted(os.listdir(state.jobs)) if os.path.isdir(state.jobs) else []:
         path = os.path.join(state.jobs, name)
         if not name.startswith((".new-", ".gone-")) or holder(os.path.join(path, "keeper.lock")) is not None:
             continue
@@ -194,6 +194,13 @@ def sweep_jobs(state: StateDir) -> List[str]:
             continue
         # A clock that was set back must not keep them for ever.
         if age < 0 or age > LEFTOVER_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
-            removed.append(name)
-    return removed
+            found.append(path)
+    return found
+
+
+def sweep_jobs(state: StateDir) -> List[str]:
+    """Remove what :func:`half_made` finds; the names."""
+    found = half_made(state)
+    for path in found:
+        shutil.rmtree(path, ignore_errors=True)
+    return [os.path.basename(path) for path in found]

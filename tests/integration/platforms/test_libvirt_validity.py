@@ -30,6 +30,15 @@ def reasons(source: Source, runner: Runner) -> List[Tuple[str, str]]:
     return [(disk.level, disk.reason) for disk in runner.plan(source).disks[:2]]
 
 
+def define_anew(lab: LibvirtSourceLab) -> None:
+    """Undefined and defined again from the same description, and started: libvirt knows no checkpoint any more."""
+    lab.power("off")
+    xml = lab.guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    lab.guest.domain.undefineFlags(_FORGET)
+    lab.guest.host.connection.defineXML(xml)
+    lab.power("running")
+
+
 def kill_qemu(lab: LibvirtSourceLab) -> None:
     os.kill(lab.guest.qemu_pid, signal.SIGKILL)
     assert wait_gone(lambda: not lab.guest.active, 10)
@@ -83,11 +92,7 @@ def test_a_killed_machine_is_backed_up_while_it_is_off(lab: LibvirtSourceLab, so
 
 def test_a_machine_that_was_defined_anew_stays_incremental(lab: LibvirtSourceLab, source: Source, runner: Runner) -> None:
     runner.backup(source)
-    lab.power("off")
-    xml = lab.guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-    lab.guest.domain.undefineFlags(_FORGET)
-    lab.guest.host.connection.defineXML(xml)
-    lab.power("running")
+    define_anew(lab)
     assert lab.checkpoints() == []
     before = lab.bitmaps("vda")
     assert reasons(source, runner) == [(INCREMENTAL, "change_tracking")] * 2
@@ -99,11 +104,7 @@ def test_a_machine_that_was_defined_anew_stays_incremental(lab: LibvirtSourceLab
 
 def test_a_machine_that_was_defined_anew_and_killed_is_full(lab: LibvirtSourceLab, source: Source, runner: Runner) -> None:
     runner.backup(source)
-    lab.power("off")
-    xml = lab.guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-    lab.guest.domain.undefineFlags(_FORGET)
-    lab.guest.host.connection.defineXML(xml)
-    lab.power("running")
+    define_anew(lab)
     kill_qemu(lab)
     lab.power("running")
     assert reasons(source, runner) == [(FULL, "tracking_inconsistent")] * 2

@@ -13,7 +13,7 @@ from ...agent.cleanup import cleanup_dead_jobs
 from ...datapath.export_records import read_records
 from ...errors import JobNotFoundError, SendenseError
 from ...hubstate.files import unlink_if_there
-from ...hubstate.jobs import LEFTOVER_SECONDS, ROLES, JobDir, list_jobs, sweep_jobs
+from ...hubstate.jobs import ROLES, JobDir, half_made, list_jobs, sweep_jobs
 from ...hubstate.locks import holder, sweep
 from ...hubstate.ports import PortPool
 from ...hubstate.processes import is_alive
@@ -109,18 +109,7 @@ def _machine_key(job: JobDir) -> str:
 
 
 def _half_made(state: StateDir) -> List[Diagnosis]:
-    found = []
-    for name in _names(state.jobs):
-        path = os.path.join(state.jobs, name)
-        if not name.startswith((".new-", ".gone-")) or holder(os.path.join(path, "keeper.lock")) is not None:
-            continue
-        try:
-            age = time.time() - os.lstat(path).st_mtime
-        except FileNotFoundError:
-            continue
-        if not 0 <= age <= LEFTOVER_SECONDS:
-            found.append(Diagnosis("half_made_job", path, "a directory that a job had not finished making or removing"))
-    return found
+    return [Diagnosis("half_made_job", path, "a directory that a job had not finished making or removing") for path in half_made(state)]
 
 
 def _leases(state: StateDir) -> List[Diagnosis]:
