@@ -28,8 +28,8 @@ from .fleet import HEARTBEAT_SECONDS, Fleet
 from .kills import process_state, send
 from .watch import RUN_SECONDS, SECRET_SECONDS, Faults
 
-#: A controller that lost its power leaves its sessions at the others; their sshd ends them, as ours are told to in the docs.
-SSHD = ("ClientAliveInterval 5", "ClientAliveCountMax 3")
+#: A controller that lost its power leaves its sessions at the others; their sshd ends them, as the docs say. The limits are Debian's.
+SSHD = ("ClientAliveInterval 5", "ClientAliveCountMax 3", "MaxSessions 10", "MaxStartups 10:30:100")
 #: The mover has moved this share of the bytes.
 SHARES = {"copy:25%": 0.25, "copy:50%": 0.5, "copy:75%": 0.75}
 #: Seconds less than the keepers' patience for which jobs are held until the others have come to their moments.

@@ -21,6 +21,7 @@ from .kill_random import KillRandom
 from .kill_step import KillStep
 from .lying_bitmap import LyingBitmap
 from .merge_kill import MergeKill
+from .places import PlacesFamily
 from .power_cut import PowerCut
 from .prune_race import PruneRace
 from .repository_gone import RepositoryGone
@@ -42,6 +43,7 @@ FAMILIES: List[Family] = [
     PruneRace(),
     MergeKill(),
     Cancel(),
+    PlacesFamily(),
 ]
 
 
