@@ -198,6 +198,7 @@ class TargetContract:
         prepared = target.prepare(wanted)
         paths = [Path(disk.path) for disk in prepared.disks if disk.path]
         target.destroy(prepared)
+        assert len(paths) == len(prepared.disks) > 0
         for path in paths:
             path.write_text("precious")
             with pytest.raises(MachineExistsError):
