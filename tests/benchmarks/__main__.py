@@ -14,12 +14,13 @@ from typing import Any, Callable, Dict, List
 
 from tests.e2e.site import ROOT
 
-from . import control_plane, data_path, latency, merge
+from . import control_plane, data_path, latency, many, merge
 
 BENCHMARKS: Dict[str, Callable[[], Dict[str, Any]]] = {
     "data_path": data_path.run,
     "latency": latency.run,
     "control_plane": control_plane.run,
+    "many": many.run,
     "merge": merge.run,
 }
 REPORT = ROOT / "build" / "bench" / "report.json"

@@ -133,11 +133,10 @@ class Held:
                 return pids
             self._look(deadline)
 
-    def await_copied(self) -> None:
-        """Wait until the movers of all machines have done their work, while their modules are stopped."""
+    def await_done(self, state_dir: str, name: str) -> None:
+        """Wait until the children of this name have done their work for all machines, while their modules are stopped."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        jobs = [job for job in list_jobs(StateDir(self._site.node_state)) if job.alive()]
-        while any(_copy_state(job) != "done" for job in jobs):
+        while [_status(job, name) for job in list_jobs(StateDir(state_dir)) if job.alive()].count("done") < self._machines:
             self._look(deadline)
 
     def let_on(self, pids: List[int], until: str = "") -> None:
@@ -186,7 +185,7 @@ def servers(site: Site) -> List[Dict[str, Any]]:
 
 def memory_of(records: List[Dict[str, Any]]) -> Memory:
     """What these servers hold now."""
-    return Memory([_proportional(int(record["pid"])) for record in records])
+    return Memory([proportional_size(int(record["pid"])) for record in records])
 
 
 def leased(site: Site) -> int:
@@ -194,14 +193,15 @@ def leased(site: Site) -> int:
     return int(PortPool(StateDir(site.hub_state)).metrics()["allocated"])
 
 
-def _copy_state(job: JobDir) -> str:
+def _status(job: JobDir, name: str) -> str:
     try:
-        return str(json.loads(Path(job.path, "copy.status.json").read_text())["state"])
+        return str(json.loads(Path(job.path, f"{name}.status.json").read_text())["state"])
     except FileNotFoundError:
         return ""
 
 
-def _proportional(pid: int) -> int:
+def proportional_size(pid: int) -> int:
+    """What a process holds in bytes, a shared page by halves, thirds and so on; 0 if it is gone."""
     return _kib(f"/proc/{pid}/smaps_rollup", "Pss:")
 
 
