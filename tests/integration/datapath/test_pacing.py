@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.sendense.platform.plugins.module_utils.datapath import pacing
+from ansible_collections.sendense.platform.plugins.module_utils.datapath import pacing, transfer
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.images import create_raw
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.mover import move
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.mover_plan import DiskJob, MoverOptions
@@ -16,7 +16,7 @@ from tests.integration.datapath.servers import MIB, compare, raw_file
 SIZE = 64 * MIB
 
 
-#: Seconds within which a server counts as near here: a busy machine must not make it distant. One that is distant takes twice as long.
+#: Seconds within which a server counts as near here: a busy machine must not make it distant or slow. One that is distant takes twice as long.
 NEAR = 0.05
 READS_LATE = ["--filter=delay", "rdelay=100ms"]
 
@@ -25,6 +25,7 @@ READS_LATE = ["--filter=delay", "rdelay=100ms"]
 def copy(tmp_path, servers, monkeypatch):
     """Copies a disk between two servers with these filters; returns what was decided for it."""
     monkeypatch.setattr(pacing, "NEAR_SECONDS", NEAR)
+    monkeypatch.setattr(transfer, "PROBE_SECONDS", 100 * NEAR)
 
     def run(source_words=(), target_words=(), size=SIZE, **options):
         raw_file(tmp_path / "source", size, seed=1, share=1.0)
