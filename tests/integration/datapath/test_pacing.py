@@ -16,7 +16,7 @@ from tests.integration.datapath.servers import MIB, compare, raw_file
 SIZE = 64 * MIB
 
 
-#: Seconds within which a server counts as near here: a busy machine must not make it distant or slow. One that is distant takes twice as long.
+#: Seconds within which a server counts as near here: a busy machine must not make it distant or slow. A distant one takes twice as long.
 NEAR = 0.05
 READS_LATE = ["--filter=delay", "rdelay=100ms"]
 
