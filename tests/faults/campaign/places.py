@@ -79,7 +79,7 @@ class PlacesFamily(Family):
 
     NAME = "places"
     FULL = 36  # every cable and every machine
-    SHORT = 2
+    SHORT = 1
 
     def run(self, base: Path, seed: int, count: int) -> Outcome:
         with remote_fleet_at(base, "pl", seed) as fleet:
