@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, ClassVar, Dict, List
+from typing import Any, Callable, ClassVar, Dict, List, Optional
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import PlatformUnreachableError
 from ansible_collections.sendense.platform.plugins.module_utils.model import Machine
@@ -90,7 +90,7 @@ class FaultySource(Source):
         call = lambda: self.inner.mend_tracking(machine_id, owner, known_change_ids, finding)  # noqa: E731
         return self.fault.around(call, "mend_tracking")
 
-    def files_in_use(self) -> List[str]:
+    def files_in_use(self) -> Optional[List[str]]:
         return self.fault.around(self.inner.files_in_use, "files_in_use")
 
 

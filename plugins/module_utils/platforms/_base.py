@@ -336,8 +336,11 @@ class Source(ABC):
         SnapshotFailedError if the platform refuses.
         """
 
-    def files_in_use(self) -> List[str]:
-        """Paths, at this place, of the files that the machines use, as far as they can be told: disks and firmware variables."""
+    def files_in_use(self) -> Optional[List[str]]:
+        """Paths, at this place, of the files that the machines use, as far as they can be told: disks and firmware variables.
+
+        None if the machines are somewhere else, so that nothing follows for the files of this place.
+        """
         used = [[machine.nvram_path, *(disk.path for disk in machine.disks)] for machine in self.discover()]
         return sorted({path for paths in used for path in paths if path})
 

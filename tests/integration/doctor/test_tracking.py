@@ -273,7 +273,7 @@ def test_the_images_that_a_disk_stands_on_are_in_use(lab: LibvirtSourceLab, sour
     below = disk.path.with_name("below.qcow2")
     disk.path.rename(below)
     diskfiles.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(below), "-F", "qcow2", str(disk.path)])
-    used = source.files_in_use()
+    used = source.files_in_use() or []
     below.replace(disk.path)
     assert {str(disk.path), str(below), *(str(other.path) for other in lab.guest.disks.values())} <= set(used)
     lab.power("running")

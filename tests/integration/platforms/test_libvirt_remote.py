@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Iterator
@@ -19,6 +21,8 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
     PlatformUnreachableError,
     SnapshotFailedError,
 )
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import StateDir
+from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor.examination import examine_node
 from ansible_collections.sendense.platform.plugins.module_utils.model import Machine
 from ansible_collections.sendense.platform.plugins.module_utils.platforms import registry
 from ansible_collections.sendense.platform.plugins.module_utils.platforms.libvirt.client import Client
@@ -125,3 +129,12 @@ def test_a_link_that_falls_silent_is_given_up(far: RemoteSourceLab) -> None:
         assert time.monotonic() - began < 40.0
         source.connect()
         assert source.stale(far.machine_id) == []
+
+
+def test_the_doctor_concludes_nothing_about_files_of_its_own_place(far: RemoteSourceLab, tmp_path: Path) -> None:
+    state = StateDir(tempfile.mkdtemp(prefix="se-")).create()
+    (tmp_path / f"sendense-{'a' * 32}-disk0.qcow2").write_text("of a machine of this place, about which nobody asked")
+    machine = {"platform": "libvirt", "machine_id": far.machine_id, "connection": far.connection}
+    given = {"state_dir": state.path, "machines": [machine], "storage": [str(tmp_path)], "mend": []}
+    assert examine_node({**given, "owner": OWNER, "known_change_ids": {}, "known_at": 0.0}, False)["findings"] == []
+    shutil.rmtree(state.path)

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from functools import partial
-from typing import Any, Dict, FrozenSet, Iterable, List, Set
+from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Set
 
 from ...catalog.decision import choose_previous, known_change_ids
 from ...errors import MachineNotFoundError, PlatformAuthenticationError, PlatformUnreachableError, SendenseError
@@ -95,7 +95,7 @@ def examine_node(params: Dict[str, Any], check_mode: bool) -> Result:
     found = examine_place(state, "node")
     if not check_mode:
         mend_place(state, found, wanted)
-    used: Set[str] = set()
+    used: Optional[Set[str]] = None
     unread: List[Diagnosis] = []
     for group in _by_connection(params["machines"]):
         try:
@@ -104,10 +104,12 @@ def examine_node(params: Dict[str, Any], check_mode: bool) -> Result:
             with platforms.source(group[0]["platform"], group[0]["connection"]) as source:
                 for machine in group:
                     found += _machine(source, machine, state, params, frozenset() if check_mode else wanted)
-                used.update(os.path.realpath(path) for path in source.files_in_use())
+                here = source.files_in_use()
+                if here is not None:
+                    used = {*(used or ()), *map(os.path.realpath, here)}
         except SendenseError as error:
             unread += [_unreadable(machine, error) for machine in group]
-    if params["machines"] and not unread:
+    if used is not None and not unread:
         found += examine_disks(params["storage"], used, state)
     found += unread
     return dict(_result(found, wanted, check_mode), place=state.identity(), owner="", known_change_ids={}, known_at=0.0)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Dict, List
+from typing import Any, ClassVar, Dict, List, Optional
 
 from ...errors import InvalidInputError, SnapshotFailedError
 from ...model import Machine
@@ -75,10 +75,10 @@ class LibvirtSource(Source):
     def mend_tracking(self, machine_id: str, owner: str, known_change_ids: List[str], finding: TrackingFinding) -> bool:
         return examination.mend(self._client, machine_id, owner, known_change_ids, finding)
 
-    def files_in_use(self) -> List[str]:
+    def files_in_use(self) -> Optional[List[str]]:
         if self._client.remote:
-            return []  # none of their paths means anything here
-        return sorted({*super().files_in_use(), *examination.backing_files(self.discover())})
+            return None
+        return sorted({*(super().files_in_use() or []), *examination.backing_files(self.discover())})
 
     def _require_way(self) -> None:
         """CapabilityMissingError if the disks of a machine cannot be reached over this connection."""
