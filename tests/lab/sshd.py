@@ -113,10 +113,8 @@ class Sshd:
 
     def cut(self) -> None:
         """Break every connection at once, as a dead link does, and refuse none that comes after."""
-        listener = self._listener()
-        for pid, name in self.processes().items():
-            if name == "sshd" and pid != listener:
-                _kill(pid)
+        for pid in self.sessions():
+            _kill(pid)
 
     def __enter__(self) -> "Sshd":
         return self.start()
@@ -141,9 +139,9 @@ class Sshd:
                 continue
         return found
 
-    def _listener(self) -> int:
-        """The oldest of its processes."""
-        return min((pid for pid, name in self.processes().items() if name == "sshd"), key=_age, default=0)
+    def sessions(self) -> List[int]:
+        """Every sshd of it but the oldest, which listens."""
+        return sorted((pid for pid, name in self.processes().items() if name == "sshd"), key=_age)[1:]
 
     def _await(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

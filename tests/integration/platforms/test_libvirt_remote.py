@@ -116,7 +116,7 @@ def test_what_a_killed_qemu_leaves_is_found_and_removed_at_its_host(far: RemoteS
 def test_a_link_that_falls_silent_is_given_up(far: RemoteSourceLab) -> None:
     sshd = far.remote.sshd
     with far.source() as source:
-        sessions = [pid for pid in sshd.processes() if pid != sshd._listener()]
+        sessions = sshd.sessions()
         for pid in sessions:
             os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()

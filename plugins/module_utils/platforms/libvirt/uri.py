@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
 
-from ...datapath.ssh_route import SshRoute
+from ...datapath.ssh_route import SshRoute, quoted
 from ...errors import InvalidInputError
 
 #: Transports that log in by ssh; only the first of them is the program ``ssh``.
@@ -84,7 +84,8 @@ class Uri:
         try:
             path = os.path.join(directory, "ssh")
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700), "w", encoding="ascii") as stream:
-                stream.write(f'#!/bin/sh\nexec ssh {" ".join(map(shlex.quote, route.settings()))} "$@"\n')
+                # It removes itself: whoever opens this URI may be killed for taking too long.
+                stream.write(f'#!/bin/sh\nrm -rf -- {shlex.quote(directory)}\nexec ssh {quoted(route.settings())} "$@"\n')
             yield self._with(dict(changes, command=[path]))
         finally:
             shutil.rmtree(directory, ignore_errors=True)
