@@ -32,8 +32,8 @@ ENDED_SECONDS = 120.0
 SETTLED_SECONDS = 60.0
 #: Bytes per second, such that machines come to their shares of the copy at about the same time.
 CAPS = {"copy:25%": 224 * 1024, "copy:50%": 384 * 1024, "copy:75%": 576 * 1024}
-#: Where the other machines are: around snapshot and tunnel, while the hub commits, while the node closes; the one with a guest agent while it is
-#: frozen, half of the time.
+#: Where the other machines are: around snapshot and tunnel, while the hub commits, while the node closes; the one with a guest agent
+#: while it is frozen, half of the time.
 FROZEN = "libvirt:frozen"
 OPENED = ("tunnel:proved", "snapshot:opened", "serve:checked", "export:checked", "tunnel:forwarded")
 COMMIT = ("commit:writers-stopped", "commit:reread-done", "seal:files-adopted", "commit:manifest-written", "commit:renamed")
