@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class ModuleDocFragment:
     """The state directory and the agent."""
@@ -16,7 +18,8 @@ options:
     type: path
     default: /var/lib/sendense
 """
-    DOCUMENTATION = (
+    # Annotated, because ansible-test reads plain assignments only where a text stands there as it is.
+    DOCUMENTATION: ClassVar[str] = (
         STATE
         + r"""
   agent_path:

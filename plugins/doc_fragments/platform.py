@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from textwrap import indent
+from typing import ClassVar
 
 _CONNECTION = r"""
 uri:
@@ -41,7 +42,8 @@ console_log:
 class ModuleDocFragment:
     """How to reach a platform."""
 
-    DOCUMENTATION = (
+    # Annotated, because ansible-test reads plain assignments only where a text stands there as it is.
+    DOCUMENTATION: ClassVar[str] = (
         r"""
 options:
   platform:
@@ -62,7 +64,7 @@ requirements:
 """
     )
     # For modules that look at several machines.
-    MACHINES = (
+    MACHINES: ClassVar[str] = (
         r"""
 options:
   machines:
