@@ -146,9 +146,10 @@ class _Run:
         snapshot = open_snapshot(source, self._guest, self._place.job_id, self._place.job.path, previous)
         status = self._copy(snapshot)
         flushed = float(status["updated_at"]) - began
-        cpu = {"qemu": process_cpu(qemu) - before[0]}
+        servers = sum(process_cpu(child["pid"]) for child in self._place.client.ping()["children"].values() if child["kind"] == "export")
+        cpu = {"qemu": process_cpu(qemu) - before[0], "qemu-nbd": servers}
         stop_writers(self._place)
-        cpu["mover, servers, keeper"] = process_cpu(keeper) + _reaped(keeper) - before[1]
+        cpu["mover and keeper"] = process_cpu(keeper) + _reaped(keeper) - before[1] - servers
         cpu["snapshot"] = time.process_time() - before[2]
         if verified:
             self._reread(snapshot, status)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from ..errors import DependencyMissingError, InvalidInputError
 
@@ -49,9 +49,21 @@ class HashAlgorithm:
         """The stored digest of a block that holds at least one byte that is not zero."""
         return never_zero(self.raw(data))
 
+    def digests(self, blocks: List[Any], zeros: List[bool]) -> bytes:
+        """The stored digests of consecutive blocks, of which ``zeros`` says which are all zero."""
+        found = list(map(self.raw, blocks))
+        if True in zeros or self.zero in found:
+            found = [self.zero if zero else never_zero(one) for one, zero in zip(found, zeros)]
+        return b"".join(found)
+
     def digest_of(self, data: Any) -> bytes:
         """The stored digest of any block, zeros included (slow test for zeros: not for the data path)."""
         return self.digest(data) if any(data) else self.zero
+
+
+def split(view: Any, length: int) -> List[Any]:
+    """The blocks of the first so many bytes of a buffer; nothing is copied."""
+    return [view[start : min(start + BLOCK_BYTES, length)] for start in range(0, length, BLOCK_BYTES)]
 
 
 def never_zero(digest: bytes) -> bytes:

@@ -13,11 +13,11 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, TypeVar
 
 from ..errors import JobCancelledError, SendenseError
-from .nbd_handle import NbdConnection
+from .nbd_handle import READING, WRITING, NbdConnection
 from .pipeline import Pipeline
 from .slots import SlotPool
 from .status import CANCELLED, DONE, FAILED
@@ -80,29 +80,26 @@ class DiskLoop:
         self._finished = finished
         self._failed = failed
         self._epoll = select.epoll()
-        self._registered: Dict[int, int] = {}
-        self._of_fd: Dict[int, "tuple[Pipeline, NbdConnection]"] = {}
+        self._lines: Dict[int, _Line] = {}
+        self._check_at = 0.0
 
     def run(self) -> None:
         """Until no pipeline is left. Errors of a disk go to ``failed``, never out of here."""
         try:
             for pipeline in self._active:
                 for connection in pipeline.connections():
-                    self._of_fd[connection.fileno()] = (pipeline, connection)
+                    self._lines[connection.fileno()] = _Line(connection.fileno(), pipeline, connection)
             touched = list(self._active)
             while self._active:
                 if self._stop.is_set():
                     for pipeline in list(self._active):
                         self._drop(pipeline, self._stop.error_for(pipeline.progress.key))
                     return
-                self._step(touched)
+                for pipeline in touched:
+                    self._guard(pipeline, self._advance, pipeline)
                 touched = self._wait() if self._active else []
         finally:
             self._epoll.close()
-
-    def _step(self, touched: List[Pipeline]) -> None:
-        for pipeline in touched:
-            self._guard(pipeline, partial(self._advance, pipeline))
 
     def _advance(self, pipeline: Pipeline) -> None:
         pipeline.step(self._slots)
@@ -111,25 +108,33 @@ class DiskLoop:
             self._active.remove(pipeline)
             self._finished(pipeline)
             return
-        for connection in pipeline.connections():
-            self._register(connection)
+        for line in self._lines.values():
+            if line.pipeline is pipeline:
+                self._register(line, line.connection.direction())
 
     def _wait(self) -> List[Pipeline]:
-        """Poll, and name the pipelines that have something to do."""
-        touched = {id(pipeline): pipeline for pipeline in self._active if pipeline.starved and self._slots.free()}
-        timeout = 0.0 if touched else self._timeout()
-        for fd, events in self._epoll.poll(timeout):
-            if fd not in self._of_fd:
-                continue  # an earlier event of this round ended its disk
-            pipeline, connection = self._of_fd[fd]
-            self._guard(pipeline, partial(pipeline.notify, connection, bool(events & ~select.EPOLLOUT)))
-            touched[id(pipeline)] = pipeline
+        """Poll, and name the pipelines that have something to do.
+
+        A large answer arrives in many parts; only the last one of them is something to do. This runs for each part.
+        """
+        touched = [pipeline for pipeline in self._active if pipeline.starved and self._slots.free()]
+        events = self._epoll.poll(0.0 if touched else self._timeout())
         now = time.monotonic()
-        for pipeline in list(self._active):
-            self._guard(pipeline, partial(pipeline.check, now))
-            if pipeline.wake_at is not None and pipeline.wake_at <= now:
-                touched[id(pipeline)] = pipeline
-        return list(touched.values())
+        for fd, event in events:
+            line = self._lines.get(fd)
+            if line is not None:  # else an earlier event of this round ended its disk
+                self._guard(line.pipeline, self._event, line, event, now)
+                if line.pipeline.due() and line.pipeline not in touched:
+                    touched.append(line.pipeline)
+        if now >= self._check_at:
+            self._check_at = now + TICK_SECONDS
+            for pipeline in list(self._active):
+                self._guard(pipeline, pipeline.check, now)
+        touched += [one for one in self._active if one.wake_at is not None and one.wake_at <= now and one not in touched]
+        return touched
+
+    def _event(self, line: "_Line", event: int, now: float) -> None:
+        self._register(line, line.pipeline.notify(line.connection, event != select.EPOLLOUT, now))
 
     def _timeout(self) -> float:
         wakes = [pipeline.wake_at for pipeline in self._active if pipeline.wake_at is not None]
@@ -137,11 +142,11 @@ class DiskLoop:
             return TICK_SECONDS
         return min(TICK_SECONDS, max(0.001, min(wakes) - time.monotonic()))
 
-    def _guard(self, pipeline: Pipeline, action: Callable[[], None]) -> None:
+    def _guard(self, pipeline: Pipeline, action: Callable[..., None], *arguments: Any) -> None:
         if pipeline not in self._active:
             return  # it has ended meanwhile
         try:
-            action()
+            action(*arguments)
         except SendenseError as exc:
             self._drop(pipeline, exc)
         except Exception:  # noqa: BLE001 a defect must end as this disk's error, not as a silent thread
@@ -154,26 +159,33 @@ class DiskLoop:
             self._active.remove(pipeline)
         self._failed(pipeline, error)
 
-    def _register(self, connection: NbdConnection) -> None:
-        reading, writing = connection.wants()
-        events = (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if writing else 0)
-        fd = connection.fileno()
-        if self._registered.get(fd) == events:
+    def _register(self, line: "_Line", direction: int) -> None:
+        if direction == line.direction:
             return
-        if fd in self._registered:
-            self._epoll.modify(fd, events)
+        events = (select.EPOLLIN if direction & READING else 0) | (select.EPOLLOUT if direction & WRITING else 0)
+        if line.direction < 0:
+            self._epoll.register(line.fd, events)
         else:
-            self._epoll.register(fd, events)
-        self._registered[fd] = events
+            self._epoll.modify(line.fd, events)
+        line.direction = direction
 
     def _unregister(self, pipeline: Pipeline) -> None:
-        for fd, (owner, _connection) in list(self._of_fd.items()):
-            if owner is pipeline:
-                del self._of_fd[fd]
-                if self._registered.pop(fd, None) is not None:
-                    # libnbd closes the socket of a connection that died; the kernel has then forgotten it already
-                    with suppress(OSError):
-                        self._epoll.unregister(fd)
+        for line in [line for line in self._lines.values() if line.pipeline is pipeline]:
+            del self._lines[line.fd]
+            if line.direction >= 0:
+                # libnbd closes the socket of a connection that died; the kernel has then forgotten it already
+                with suppress(OSError):
+                    self._epoll.unregister(line.fd)
+
+
+@dataclass
+class _Line:
+    """One connection in the loop; ``direction`` is what is polled for, -1 before it is registered."""
+
+    fd: int
+    pipeline: Pipeline
+    connection: NbdConnection
+    direction: int = -1
 
 
 def defect(disk: str) -> SendenseError:

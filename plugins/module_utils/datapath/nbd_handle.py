@@ -39,6 +39,9 @@ SOURCE, TARGET, EXPORT = "source", "target", "export"
 #: What a server that advertises no maximum must accept (NBD protocol): bytes.
 DEFAULT_MAX_BLOCK = 32 << 20
 
+#: Bits of :meth:`NbdConnection.direction`, as libnbd has them.
+READING, WRITING = 1, 2
+
 _SLICE_MS = 200
 _GONE = (errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET, errno.ESHUTDOWN)
 
@@ -162,6 +165,11 @@ class NbdConnection:
         return bool(self._handle.can_zero())
 
     @property
+    def can_multi_conn(self) -> bool:
+        """Whether several connections to this export see the same content."""
+        return bool(self._handle.can_multi_conn())
+
+    @property
     def min_block(self) -> int:
         """Bytes: the alignment that it demands of requests."""
         return int(self._handle.get_block_size(nbd.SIZE_MINIMUM)) or 1
@@ -231,13 +239,15 @@ class NbdConnection:
         """The socket to poll."""
         return int(self._handle.aio_get_fd())
 
-    def wants(self) -> "tuple[bool, bool]":
-        """Whether to poll for (reading, writing)."""
-        direction = self._handle.aio_get_direction()
-        return bool(direction & nbd.AIO_DIRECTION_READ), bool(direction & nbd.AIO_DIRECTION_WRITE)
+    def direction(self) -> int:
+        """Whether to poll for READING, WRITING or both. SourceVanishedError or ExportFailedError if the connection has ended."""
+        direction = int(self._handle.aio_get_direction())
+        if not direction and (self._handle.aio_is_dead() or self._handle.aio_is_closed()):
+            raise self.vanished("the server ended the connection")
+        return direction
 
     def notify(self, readable: bool) -> None:
-        """Tell libnbd that the socket is readable (else writable). Completions run in here."""
+        """Tell libnbd that the socket is readable (else writable). Completions run in here; :meth:`direction` afterwards."""
         try:
             if readable:
                 self._handle.aio_notify_read()
@@ -245,8 +255,6 @@ class NbdConnection:
                 self._handle.aio_notify_write()
         except nbd.Error as exc:
             raise self.vanished(exc.string) from None
-        if self._handle.aio_is_dead() or self._handle.aio_is_closed():
-            raise self.vanished("the server ended the connection")
 
     def start_read(self, buffer: Any, offset: int, done: Completion) -> None:
         """Begin a read; ``done(errno)`` is called later and must only take note."""

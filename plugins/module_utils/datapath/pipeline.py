@@ -13,7 +13,7 @@ import errno
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional, Protocol, Set, Tuple
+from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
 
 from ..errors import CopyFailedError
 from .bandwidth import TokenBucket
@@ -105,6 +105,10 @@ class _Watch:
             raise self.connection.stalled(limit, what)
 
 
+def _owed(watch: _Watch) -> int:
+    return watch.owed
+
+
 class Pipeline:
     """Moves one disk. Typed errors leave :meth:`step`; the loop then drops the whole pipeline."""
 
@@ -117,6 +121,7 @@ class Pipeline:
         progress: DiskProgress,
         options: PipelineOptions,
         bucket: Optional[TokenBucket] = None,
+        also: Sequence[NbdConnection] = (),
     ) -> None:
         self.progress = progress
         self.finished = False
@@ -138,12 +143,12 @@ class Pipeline:
         self._held: Set[Slot] = set()
         self._zeroing = 0
         self._flush = ""
-        self._read_done: Deque[Tuple[Chunk, Slot, Any, int]] = deque()
+        self._read_done: Deque[Tuple[Chunk, Slot, "_Watch", Any, int]] = deque()
         self._write_done: Deque[Tuple["_Chunkwork", Piece, int]] = deque()
         self._can_zero = target is not None and target.can_zero
-        self._source_watch = _Watch(source)
+        self._sources = [_Watch(connection) for connection in (source, *also)]
         self._target_watch = _Watch(target) if target is not None else None
-        self._watches: Dict[NbdConnection, _Watch] = {source: self._source_watch}
+        self._watches: Dict[NbdConnection, _Watch] = {watch.connection: watch for watch in self._sources}
         if target is not None and self._target_watch is not None:
             self._watches[target] = self._target_watch
 
@@ -151,10 +156,15 @@ class Pipeline:
         """What the loop has to poll."""
         return list(self._watches)
 
-    def notify(self, connection: NbdConnection, readable: bool) -> None:
-        """The socket is ready: bytes move, so this server is alive."""
-        self._watches[connection].since = time.monotonic()
+    def notify(self, connection: NbdConnection, readable: bool, now: float) -> int:
+        """The socket is ready: bytes move, so this server is alive. What to poll for next, as of :meth:`NbdConnection.direction`."""
+        self._watches[connection].since = now
         connection.notify(readable)
+        return connection.direction()
+
+    def due(self) -> bool:
+        """Whether anything was completed since the last step."""
+        return bool(self._read_done or self._write_done or self._flush not in ("", "sent"))
 
     def step(self, slots: SlotPool) -> None:
         """Do all that can be done without waiting."""
@@ -165,7 +175,7 @@ class Pipeline:
             if self._next is None and not self._busy and not self._zeroing:
                 self._finish()
             # libnbd may have completed further commands while these were being issued
-            if self.finished or not (self._read_done or self._write_done or self._flush not in ("", "sent")):
+            if self.finished or not self.due():
                 return
 
     def check(self, now: float) -> None:
@@ -237,13 +247,14 @@ class Pipeline:
         buffer = slot.buffer(chunk.length)
         self._busy += 1
         self._held.add(slot)
-        self._source_watch.begin()
+        watch = min(self._sources, key=_owed) if len(self._sources) > 1 else self._sources[0]
+        watch.begin()
         arrived = self._read_done
 
         def done(code: int) -> None:
-            arrived.append((chunk, slot, buffer, code))
+            arrived.append((chunk, slot, watch, buffer, code))
 
-        self._source_watch.connection.start_read(buffer, chunk.offset, done)
+        watch.connection.start_read(buffer, chunk.offset, done)
         return True
 
     def _write_zeros(self, work: "_Chunkwork", piece: Piece, slots: SlotPool) -> None:
@@ -278,10 +289,10 @@ class Pipeline:
 
     def _take_reads(self, slots: SlotPool) -> None:
         while self._read_done:
-            chunk, slot, buffer, code = self._read_done.popleft()
-            self._source_watch.end()
+            chunk, slot, watch, buffer, code = self._read_done.popleft()
+            watch.end()
             if code:
-                raise self._source_watch.connection.failure("read", chunk.offset, chunk.length, code)
+                raise watch.connection.failure("read", chunk.offset, chunk.length, code)
             self.progress.bytes_read += chunk.length
             work = _Chunkwork(chunk, slot)
             for piece in self._handler.blocks(chunk, buffer):

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional
+from itertools import groupby
+from typing import Any, Callable, Iterator, List, Optional
 
 from ..errors import CopyFailedError, ExportFailedError, SendenseError
 from .bandwidth import TokenBucket
 from .blockhashes import FULL, INCREMENTAL, BlockHashWriter
 from .extents import ALLOCATION, CopyPlan, Run, allocation, changes, plan_full, plan_incremental
-from .hashing import BLOCK_BYTES, HashAlgorithm, algorithm
+from .hashing import BLOCK_BYTES, HashAlgorithm, algorithm, split
 from .loop import end_state
 from .mover_plan import DEFAULT_PRIME_BYTES, DiskJob, MoverOptions
 from .nbd_handle import SOURCE, TARGET, NbdConnection
@@ -36,6 +37,9 @@ MEASURED_FROM_BYTES = 16 << 20
 #: A server is only primed if 1 MiB flows so quickly: on a slow line, or under a cap, the large read would cost, not save.
 PROBE_SECONDS, PRIMING_RATE = 0.25, 64 << 20
 
+#: Up to so many disks of a copy have a second connection each.
+WIDE_DISKS = 16
+
 
 class CopyHandler:
     """Hashes every block and says what is to be written: zeros are left out of a full, written as zeros otherwise."""
@@ -47,26 +51,29 @@ class CopyHandler:
 
     def blocks(self, chunk: Chunk, buffer: Any) -> List[Piece]:
         """Pieces to write, neighbours alike merged."""
-        pieces: List[Piece] = []
-        digests: List[bytes] = []
-        view = buffer.to_buffer()
-        for start in range(0, chunk.length, BLOCK_BYTES):
-            length = min(BLOCK_BYTES, chunk.length - start)
-            zero = buffer.is_zero(start, length)
-            if self._hasher is not None:
-                digests.append(self._hasher.zero if zero else self._hasher.digest(view[start : start + length]))
-            if pieces and pieces[-1].zero == zero:
-                pieces[-1] = Piece(pieces[-1].start, pieces[-1].length + length, zero)
-            else:
-                pieces.append(Piece(start, length, zero))
-        if self._writer is not None:
-            self._writer.put(chunk.position, b"".join(digests))
-        return pieces if self._write_zeros else [piece for piece in pieces if not piece.zero]
+        if buffer.is_zero(0, chunk.length):
+            self.zeros(chunk)
+            return [Piece(0, chunk.length, True)] if self._write_zeros else []
+        zeros = [buffer.is_zero(start, min(BLOCK_BYTES, chunk.length - start)) for start in range(0, chunk.length, BLOCK_BYTES)]
+        if self._writer is not None and self._hasher is not None:
+            self._writer.put(chunk.position, self._hasher.digests(split(buffer.to_buffer(), chunk.length), zeros))
+        if not any(zeros):
+            return [Piece(0, chunk.length, False)]
+        return [piece for piece in _pieces(zeros, chunk.length) if self._write_zeros or not piece.zero]
 
     def zeros(self, chunk: Chunk) -> None:
-        """A chunk that is known to be zero."""
+        """A chunk that is zero throughout."""
         if self._writer is not None:
             self._writer.put_zeros(chunk.position, -(-chunk.length // BLOCK_BYTES))
+
+
+def _pieces(zeros: List[bool], length: int) -> Iterator[Piece]:
+    """The blocks of a chunk of so many bytes as data and zeros, neighbours alike merged."""
+    start = 0
+    for zero, alike in groupby(zeros):
+        end = min(start + BLOCK_BYTES * len(list(alike)), length)
+        yield Piece(start, end - start, zero)
+        start = end
 
 
 class Transfer:
@@ -82,7 +89,8 @@ class Transfer:
         self._plan: Optional[CopyPlan] = None
         self._writer: Optional[BlockHashWriter] = None
         self._lines: List[Line] = []
-        self._primed = True
+        self._second: Optional[NbdConnection] = None
+        self._primed, self._near = True, False
 
     def prepare(self) -> None:
         """Connect both sides, check that they fit, and plan what to read. Typed errors; nothing is written."""
@@ -155,6 +163,7 @@ class Transfer:
             return
         quick = len(self._lines) == 2 and all(line.large_s - line.latency_s < PROBE_SECONDS for line in self._lines)
         self._primed = bool(prime) and quick and (bucket is None or bucket.rate >= PRIMING_RATE)
+        self._near = self._primed
         for connection in (source, target) if self._primed else ():
             length = min(prime, connection.max_block) // BLOCK_BYTES * BLOCK_BYTES
             if length <= connection.size:
@@ -195,7 +204,18 @@ class Transfer:
         )
         handler = CopyHandler(hasher, self._writer, write_zeros=incremental)
         self.progress.start()
-        return Pipeline(source, target, chunks(plan, request, zero), handler, self.progress, options, bucket)
+        also = self._widened(source, disks)
+        return Pipeline(source, target, chunks(plan, request, zero), handler, self.progress, options, bucket, also)
+
+    def _widened(self, source: NbdConnection, disks: int) -> List[NbdConnection]:
+        """A second connection to a near server of a few disks, so that it goes on sending while what came by the first is dealt with."""
+        if not self._near or disks > WIDE_DISKS or not source.can_multi_conn:
+            return []
+        try:
+            self._second = self._open(SOURCE, self.job.source_uri, [])
+        except ExportFailedError:
+            return []  # it was a wish
+        return [self._second]
 
     def finish(self) -> None:
         """All is copied and flushed: seal the hash file."""
@@ -211,7 +231,7 @@ class Transfer:
 
     def close(self) -> None:
         """Drop the connections and an unfinished hash file. Repetition is a no-op."""
-        for connection in (self._source, self._target):
+        for connection in (self._source, self._second, self._target):
             if connection is not None:
                 connection.close()
         if self._writer is not None:

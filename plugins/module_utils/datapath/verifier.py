@@ -21,7 +21,7 @@ from .bandwidth import TokenBucket
 from .blockhashes import BlockHashFile, BlockMap, compose
 from .cap import Cap, parse_node_bandwidth
 from .extents import ALLOCATION, CopyPlan, Run, StatusRange, allocation, pieces, plan_incremental
-from .hashing import BLOCK_BYTES, HashAlgorithm, algorithm
+from .hashing import BLOCK_BYTES, HashAlgorithm, algorithm, split
 from .loop import DiskLoop, Stop, balance, defect, end_state, run_parallel
 from .mover_plan import MoverOptions, check_connections, load_document, record
 from .nbd_handle import EXPORT, NbdConnection
@@ -72,13 +72,8 @@ class CompareHandler:
 
     def blocks(self, chunk: Chunk, buffer: Any) -> List[Piece]:
         """Compare a chunk; nothing is to be written."""
-        view = buffer.to_buffer()
-        digests = []
-        for start in range(0, chunk.length, BLOCK_BYTES):
-            length = min(BLOCK_BYTES, chunk.length - start)
-            zero = buffer.is_zero(start, length)
-            digests.append(self._hasher.zero if zero else self._hasher.digest(view[start : start + length]))
-        self.compare(chunk.offset // BLOCK_BYTES, b"".join(digests))
+        zeros = [buffer.is_zero(start, min(BLOCK_BYTES, chunk.length - start)) for start in range(0, chunk.length, BLOCK_BYTES)]
+        self.compare(chunk.offset // BLOCK_BYTES, self._hasher.digests(split(buffer.to_buffer(), chunk.length), zeros))
         return []
 
     def zeros(self, chunk: Chunk) -> None:
