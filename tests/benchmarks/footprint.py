@@ -42,6 +42,7 @@ class Footprint:
     def __exit__(self, *exc: object) -> None:
         self._ended.set()
         self._thread.join()
+        assert self._peak or exc[0], "no process of the run was seen"
 
     def _look(self) -> None:
         while not self._ended.wait(PAUSE_SECONDS):
@@ -55,5 +56,5 @@ class Footprint:
 def _environment(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last: of the machine's own, which nobody may read
         return b""
