@@ -98,7 +98,8 @@ def test_a_link_that_is_cut_in_the_middle_leaves_nothing_once_it_is_back(far, gu
     remote.sshd.stop()
     run = started.wait()
     error = only(run, guest.name)
-    assert run.returncode != 0 and error["retryable"], error
+    assert (run.returncode != 0, error["error_code"], error["retryable"]) == (True, "TUNNEL_FAILED", True), error
+    assert "was lost while it carried data" in error["msg"]
     assert not list(Path(site.repository, "machines").glob("*/points/*.partial"))
     assert guest.domain.listAllCheckpoints() and scratch_files() != before  # it cannot have been ended over no link
     remote.sshd.start()

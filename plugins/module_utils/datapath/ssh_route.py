@@ -98,14 +98,19 @@ class SshRoute:
 # --- sockets ------------------------------------------------------------------------------------------------------------
 
 
+def require_plain(path: str) -> None:
+    """InvalidInputError for a path at which a socket could not be forwarded."""
+    if not _PATH.fullmatch(path):
+        raise InvalidInputError(
+            f"Cannot forward a socket at {ascii(path)}: ssh would take some of its characters for something else. Choose a directory of "
+            "letters, digits and any of / . _ + @ = , - only."
+        )
+
+
 def forward_argv(route: SshRoute, socket: str, remote_socket: str) -> List[str]:
     """An ssh that leads ``socket`` of this place to ``remote_socket`` of the other machine. InvalidInputError for odd paths."""
     for path in (socket, remote_socket):
-        if not _PATH.fullmatch(path):
-            raise InvalidInputError(
-                f"Cannot forward the socket {ascii(path)}: ssh would take some of its characters for something else. Choose a "
-                "directory of letters, digits and any of / . _ + @ = , - only."
-            )
+        require_plain(path)
     options = ["-N", "-o", "ExitOnForwardFailure=yes", "-o", "StreamLocalBindMask=0177", "-o", "StreamLocalBindUnlink=yes"]
     return route.argv([*options, "-o", "IPQoS=none", "-L", f"{socket}:{remote_socket}"])
 
@@ -118,13 +123,15 @@ def await_forward(route: SshRoute, socket: str, look: Look) -> None:
         if child["state"] == "running" and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
             continue
-        words = child.get("stderr_tail", "")
-        last = next((line.strip() for line in reversed(words.splitlines()) if line.strip()), "it said nothing")
-        raise TunnelFailedError(
-            f"The way to the exports at {route.server} could not be made; ssh: {last}. See that this node's user may log in there "
-            "without a password, and that its sshd allows forwarding to unix sockets.",
-            details={"server": route.server, "stderr": words},
-        )
+        advice = "See that this node's user may log in there without a password, and that its sshd allows forwarding to unix sockets."
+        raise way_failed(route.server, "could not be made", child.get("stderr_tail", ""), advice)
+
+
+def way_failed(server: str, what: str, words: str, advice: str) -> TunnelFailedError:
+    """The error of a forward, with the last words of its ssh."""
+    last = next((line.strip(" .\r") for line in reversed(words.splitlines()) if line.strip(" .\r")), "it said nothing")
+    text = f"The way to the exports at {server} {what}; ssh: {last}. {advice}"
+    return TunnelFailedError(text, details={"server": server, "stderr": words})
 
 
 # --- programs -----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from ..errors import InvalidInputError, SendenseError, TrackingLiedError, Verifi
 from ..hubstate.statedir import StateDir
 from ..steps import reached
 from .following import FollowedChild, disk_results, failed_result, follow
+from .forwarding import explain_way
 from .place import JobPlace, attach
 from .tunnelling import carry, explain
 
@@ -45,7 +46,7 @@ def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     try:
         status = follow(child, params["phase"])
     except SendenseError as failure:
-        error = explain(place, failure)
+        error = explain(place, explain_way(place, failure))
         error.details["disks"] = failed_result(error)["disks"]
         error.details["lies"] = _lies(error.details["disks"], sources)
         raise error from failure

@@ -64,6 +64,14 @@ def test_what_ssh_would_take_for_something_else_is_refused(uri: str) -> None:
         Client({"uri": uri})
 
 
+def test_a_scratch_directory_that_no_socket_could_be_forwarded_from_is_refused() -> None:
+    assert Client({"uri": "qemu+ssh://host/system"}).scratch_dir == "/var/tmp" and Client({}).scratch_dir == ""
+    for odd in ("relative", "/a b", "/a:b", "/%h"):
+        with pytest.raises(InvalidInputError):
+            Client({"uri": "qemu+ssh://host/system", "scratch_dir": odd})
+        assert Client({"scratch_dir": odd}).scratch_dir == odd
+
+
 def test_the_ssh_that_libvirt_starts_keeps_to_the_route() -> None:
     with Uri("qemu+ssh://u@host/system?keyfile=/k&known_hosts=/h").connecting() as opened:
         program = Path(parse_qs(urlsplit(opened).query)["command"][0])

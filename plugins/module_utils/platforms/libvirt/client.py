@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Optional, Type
 
-from ...datapath.ssh_route import SshRoute
+from ...datapath.ssh_route import SshRoute, require_plain
 from ...errors import (
     CapabilityMissingError,
     DependencyMissingError,
@@ -74,6 +74,8 @@ class Client:
         self.options: Dict[str, Any] = {**OPTIONS, **given}
         self._uri = Uri(str(self.options["uri"]))
         self.route: Optional[SshRoute] = self._uri.route()
+        if self.route is not None:
+            require_plain(self.scratch_dir)
         self._handle: Any = None
 
     def connect(self) -> None:
