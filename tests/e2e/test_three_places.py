@@ -15,6 +15,7 @@ import pytest
 from tests.lab import disks
 from tests.lab.disks import MIB, ODD_BYTES, DiskSpec, ImageFile
 from tests.lab.guest import Guest
+from tests.lab.paths import ROOT
 from tests.lab.places import SSH_PORT
 
 from .canary import files_with, new_canary, plant, processes_with
@@ -128,8 +129,8 @@ def idle(site: RemoteSite) -> List[str]:
             line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             if not line.startswith(("sshd: ", "/usr/bin/python3 -I")):
                 found.append(f"{place.name}: {line}")
-        own = {site.directory.name, site.places.directory.name}
-        found += [f"{place.name}: /tmp/{name}" for name in place.run("ls", "-A", "/tmp").split() if name not in own]
+        kept = {path.parts[2] for path in (*place.keep, ROOT) if path.parts[1] == "tmp"}
+        found += [f"{place.name}: /tmp/{name}" for name in place.run("ls", "-A", "/tmp").split() if name not in kept]
         found += [f"{place.name}: {path}" for path in place.run("find", "/root", "-mindepth", "3").split()]
     return found
 
@@ -194,9 +195,9 @@ def test_no_secret_shows_anywhere(story):
         assert [path for path in files_with(secret, story.site.places.directory) if not path.endswith("/id")] == []
 
 
-def copying(story: Story, **extra: Any) -> Started:
+def copying(story: Story, bytes_per_second: int) -> Started:
     """A slow full backup that has begun to copy."""
-    started = story.site.start("backup", NAME, dict(SLOW, backup_vm_full=True, **extra))
+    started = story.site.start("backup", NAME, {"backup_vm_max_bytes_per_second": bytes_per_second, "backup_vm_full": True})
     deadline = time.monotonic() + 90
     while "SENDENSE-PROGRESS" not in started.log.read_text():
         assert started.process.poll() is None and time.monotonic() < deadline, started.log.read_text()
@@ -207,7 +208,7 @@ def copying(story: Story, **extra: Any) -> Started:
 def test_links_that_come_back_soon_are_waited_for(story):
     network = story.site.places.network
     held = references(story.guest, story.site.directory / "held-shaken")
-    started = copying(story)
+    started = copying(story, 192 * 1024)
     for cable in network.cables:
         network.cut(*cable)
     time.sleep(6)
@@ -220,7 +221,7 @@ def test_links_that_come_back_soon_are_waited_for(story):
 
 
 def test_a_cancel_reaches_a_job_at_both_machines(story):
-    started = copying(story)
+    started = copying(story, 16 * 1024)  # two plays begin and end meanwhile, on a busy machine
     would = story.site.play("cancel", NAME, options=["--check"])
     assert would.changed(NAME) > 0 and f"{NAME}: would cancel backup " in would.output
     assert f"{NAME}: cancelled backup " in story.site.play("cancel", NAME).output
