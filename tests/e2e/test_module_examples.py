@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -158,6 +159,8 @@ def test_names_of_examples_are_unique(examples):
 def test_the_example_of_the_inventory_plugin_works(example_estate, documented):
     site = example_estate.site
     path = site.directory / "inventory-example.sendense.yml"
-    path.write_text(documented[f"{COLLECTION}.vms"]["examples"].replace("qemu:///system", site.uris[0]))
+    example, uris = re.subn(r"\buri: \S+", f"uri: {site.uris[0]}", documented[f"{COLLECTION}.vms"]["examples"])
+    assert uris == 2  # the node's and the controller's, which are one machine here
+    path.write_text(example)
     listed = json.loads(run(site, [tool(site, "ansible-inventory"), "-i", str(path), "--list"]))
     assert "web01" in listed["sendense_machines"]["hosts"] and "web01" in listed["platform_libvirt"]["hosts"]
