@@ -269,8 +269,8 @@ def test_a_read_only_connection_is_an_authentication_error(lab: LibvirtSourceLab
             runner.open(source)
 
 
-def test_remote_hosts_can_only_be_looked_at(runner: Runner) -> None:
-    source = registry.source("libvirt", {"uri": "qemu+ssh://user:secret@elsewhere.invalid/system"})
+def test_over_another_transport_than_ssh_hosts_can_only_be_looked_at(runner: Runner) -> None:
+    source = registry.source("libvirt", {"uri": "qemu+tls://user:secret@elsewhere.invalid/system"})
     with pytest.raises(CapabilityMissingError) as refused:
         source.plan(runner.request())
     assert "secret" not in refused.value.msg
