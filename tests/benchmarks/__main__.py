@@ -14,10 +14,11 @@ from typing import Any, Callable, Dict, List
 
 from tests.e2e.site import ROOT
 
-from . import control_plane, data_path, latency, many, merge
+from . import control_plane, data_path, latency, many, merge, tunnels
 
 BENCHMARKS: Dict[str, Callable[[], Dict[str, Any]]] = {
     "data_path": data_path.run,
+    "tunnels": tunnels.run,
     "latency": latency.run,
     "control_plane": control_plane.run,
     "many": many.run,

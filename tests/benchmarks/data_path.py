@@ -20,14 +20,15 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.images import create_qcow2
 from tests.e2e.site import ROOT
-from tests.lab.disks import LabDisk
+from tests.lab.disks import DiskSpec, LabDisk
 
 from . import peers
-from .content import GIB, MIB, data_bytes, layout, scattered
+from .content import GIB, MIB, data_bytes, fill, layout, scattered
 from .ours import Images, Product
-from .rows import Row, Rows
-from .stage import Stage, forget, identical, process_cpu, scribble, stage
+from .rows import BenchmarkError, Row, Rows
+from .stage import Stage, forget, host_below, identical, machine_on, process_cpu, scribble, stage
 
 ROUNDS = 7
 SIZE = 4 * GIB
@@ -152,6 +153,24 @@ class Measurement:
         say(f"{place.name} round {number + 1} {name}: {wall:.2f} s, {place.gib / wall:.2f} GiB/s, CPU s/GiB: {used}")
 
 
+def memory_of_mover(directory: Path, disks: int = 8, size: int = 512 * MIB) -> float:
+    """The most that a mover of so many disks held, in MiB. Its disks' destinations are new files."""
+    names = [f"vd{chr(ord('a') + number)}" for number in range(disks)]
+    with host_below(directory) as (work, host):
+        guest = machine_on(host, "eight", [DiskSpec(name, size) for name in names])
+        for number, name in enumerate(names):
+            fill(guest.disks[name].path, layout(size, seed=number))
+        images: Images = {f"disk{number}": (work / f"disk{number}.qcow2", None) for number in range(disks)}
+        for image, _backing in images.values():
+            create_qcow2(str(image), size)
+        guest.start(paused=True)
+        outcome = Product(work, host.uri).backup(guest, images)
+        for number, name in enumerate(names):
+            if not identical(guest, images[f"disk{number}"][0], name):
+                raise BenchmarkError(f"disk {name} of {disks} is not what its source holds")
+    return outcome.rss_mib
+
+
 def keys(rows: Rows, gib: float) -> Dict[str, float]:
     """The keys of the report from the rows."""
     places = rows.places()
@@ -182,6 +201,8 @@ def run(rounds: int = ROUNDS, size: int = SIZE, names: Optional[List[str]] = Non
             measurement.incrementals()
         say(f"{name}: {time.monotonic() - began:.0f} s")
     found = {name: round(value, 3) for name, value in keys(rows, gib).items()}
+    found["mover_rss_mib"] = round(memory_of_mover(PLACES["ram"]), 1)
+    say(f"mover of 8 disks: {found['mover_rss_mib']} MiB")
     return {**found, "data_path_versions": versions, "data_path_gib": round(gib, 3), "data_path_rows": rows.as_data()}
 
 

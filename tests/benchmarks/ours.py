@@ -27,6 +27,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.platforms import
 from ansible_collections.sendense.platform.plugins.module_utils.platforms._base import (
     PreviousDisk,
     Snapshot,
+    SnapshotPlan,
     SnapshotRequest,
     Source,
 )
@@ -36,6 +37,8 @@ from tests.lab.guest import Guest
 from .rows import BenchmarkError
 from .stage import process_cpu
 
+#: What a later incremental starts from, by disk id.
+ChangeIds = Dict[str, str]
 #: The image of each disk, and the one below it.
 Images = Dict[str, Tuple[Path, Optional[Path]]]
 
@@ -46,13 +49,15 @@ _POLL_SECONDS = 0.02
 
 @dataclass
 class Outcome:
-    """Seconds from backup-begin: ``flushed_s`` until the last target has flushed, ``verified_s`` until all was compared (0: not asked)."""
+    """Seconds since the source was told to open the snapshot.
+
+    ``flushed_s`` until the last target has flushed, ``verified_s`` until all was read back and compared (0: not asked for).
+    """
 
     flushed_s: float
     verified_s: float
     cpu: Dict[str, float]
-    change_ids: Dict[str, str]
-    """What a later incremental starts from, by disk id."""
+    change_ids: ChangeIds
     disks: Dict[str, Any]
     rss_mib: float = 0.0
 
@@ -74,7 +79,7 @@ class Product:
         self,
         guest: Guest,
         images: Images,
-        previous: Optional[Dict[str, str]] = None,
+        previous: Optional[ChangeIds] = None,
         committed: bool = False,
         verified: bool = False,
     ) -> Outcome:
@@ -108,7 +113,7 @@ class _Opened:
     def __enter__(self) -> Snapshot:
         self._work.mkdir()
         self._source.connect()
-        return open_snapshot(self._source, self._guest, self._job_id, str(self._work), None)
+        return self._source.open_snapshot(*planned(self._source, self._guest, self._job_id, str(self._work), None))
 
     def __exit__(self, *exc: object) -> None:
         self._source.close_snapshot(self._guest.uuid, self._job_id, OWNER, False, [])
@@ -116,17 +121,19 @@ class _Opened:
         self._work.rmdir()
 
 
-def open_snapshot(source: Source, guest: Guest, job_id: str, work_dir: str, previous: Optional[Dict[str, str]]) -> Snapshot:
-    """Plan and open, as the module does."""
+def planned(
+    source: Source, guest: Guest, job_id: str, work_dir: str, previous: Optional[ChangeIds]
+) -> Tuple[SnapshotRequest, SnapshotPlan]:
+    """What the module decides before it touches anything. BenchmarkError if it is not what is to be measured."""
     known = None
     if previous is not None:
         known = [PreviousDisk(disk.id, disk.size_bytes, previous[disk.id]) for disk in source.machine(guest.uuid).disks]
     request = SnapshotRequest(guest.uuid, job_id, OWNER, previous=known, consistency="crash", work_dir=work_dir)
-    snapshot = source.open_snapshot(request, source.plan(request))
+    plan = source.plan(request)
     wanted = "full" if previous is None else "incremental"
-    if any(disk.level != wanted for disk in snapshot.disks):
-        raise BenchmarkError(f"the snapshot is not {wanted}: {[(disk.key, disk.level, disk.reason) for disk in snapshot.disks]}")
-    return snapshot
+    if any(disk.level != wanted for disk in plan.disks):
+        raise BenchmarkError(f"the plan is not {wanted}: {[(disk.key, disk.level, disk.reason) for disk in plan.disks]}")
+    return request, plan
 
 
 class _Run:
@@ -139,11 +146,12 @@ class _Run:
         self._params = params
         self._rss_kib = 0
 
-    def measure(self, source: Source, previous: Optional[Dict[str, str]], verified: bool) -> Outcome:
+    def measure(self, source: Source, previous: Optional[ChangeIds], verified: bool) -> Outcome:
         qemu, keeper = self._guest.qemu_pid, int(self._place.client.ping()["pid"])
         before = process_cpu(qemu), process_cpu(keeper) + _reaped(keeper), time.process_time()
+        orders = planned(source, self._guest, self._place.job_id, self._place.job.path, previous)
         began = time.time()
-        snapshot = open_snapshot(source, self._guest, self._place.job_id, self._place.job.path, previous)
+        snapshot = source.open_snapshot(*orders)
         status = self._copy(snapshot)
         flushed = float(status["updated_at"]) - began
         servers = sum(process_cpu(child["pid"]) for child in self._place.client.ping()["children"].values() if child["kind"] == "export")

@@ -80,9 +80,9 @@ def _within(stage: Stage) -> List[str]:
 
 @contextmanager
 def default_server(image: Path) -> Iterator[Tuple[int, Path]]:
-    """``qemu-nbd`` as one starts it who does not think of speed; for more than one client, of which nbdcopy makes use. pid, socket."""
+    """``qemu-nbd`` as one starts it who does not think of speed, and its socket: pid, socket."""
     socket = image.with_suffix(".sock")
-    argv = ["qemu-nbd", "--persistent", "--shared=8", f"--socket={socket}", "--format=qcow2", "--", str(image)]
+    argv = ["qemu-nbd", "--persistent", f"--socket={socket}", "--format=qcow2", "--", str(image)]
     with subprocess.Popen(argv) as process:
         try:
             deadline = time.monotonic() + 10

@@ -17,7 +17,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Tuple
 
 import libvirt
 
@@ -74,26 +74,43 @@ class Stage:
 
 
 @contextmanager
-def stage(name: str, base: Path, size: int, pieces: List[Piece]) -> Iterator[Stage]:
-    """A place below ``base``; nothing of it is left afterwards."""
+def host_below(base: Path) -> Iterator[Tuple[Path, LibvirtHost]]:
+    """A lab host in a directory of its own below ``base``; nothing of either is left afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="sb-", dir=base))
     host = LibvirtHost("h", directory)
     try:
-        host.start()
-        machine = _guest(host, "bench", size)
-        fill(machine.disks["vda"].path, pieces)
-        clone = _guest(host, "clone", size)
-        shutil.copyfile(machine.disks["vda"].path, clone.disks["vda"].path)
-        if base != Path("/dev/shm"):
-            subprocess.run(["sync", "-f", str(directory)], check=True)
-        yield Stage(name, directory, host, machine, clone, pieces)
+        yield directory, host.start()
     finally:
         host.stop()
         shutil.rmtree(directory)
 
 
-def _guest(host: LibvirtHost, name: str, size: int) -> Guest:
-    return Guest.create(host, name, [DiskSpec("vda", size)], memory_mib=64, agent=False)
+def machine_on(host: LibvirtHost, name: str, disks: List[DiskSpec]) -> Guest:
+    """A small machine that will never run an instruction."""
+    return Guest.create(host, name, disks, memory_mib=64, agent=False)
+
+
+@contextmanager
+def stage(name: str, base: Path, size: int, pieces: List[Piece]) -> Iterator[Stage]:
+    """A place below ``base``; nothing of it is left afterwards. BenchmarkError if it has no room for all of it."""
+    _require_room(base, 3 * size + data_bytes(pieces))
+    with host_below(base) as (directory, host):
+        machine, clone = (machine_on(host, called, [DiskSpec("vda", size)]) for called in ("bench", "clone"))
+        fill(machine.disks["vda"].path, pieces)
+        shutil.copyfile(machine.disks["vda"].path, clone.disks["vda"].path)
+        subprocess.run(["sync", "-f", str(directory)], check=True)
+        yield Stage(name, directory, host, machine, clone, pieces)
+
+
+def _require_room(base: Path, length: int) -> None:
+    """BenchmarkError unless so many bytes are free, in RAM too if the place lies there."""
+    found = os.statvfs(base)
+    free = found.f_bavail * found.f_frsize
+    if os.path.realpath(base).startswith("/dev/shm"):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = min(free, next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024)
+    if free < length:
+        raise BenchmarkError(f"{base} has {free >> 20} MiB to spare and {length >> 20} MiB are needed; free some, then run again")
 
 
 def restart(guest: Guest) -> None:
@@ -122,10 +139,10 @@ def scribble(guest: Guest, pieces: List[Piece], pattern: int) -> None:
     restart(guest)
 
 
-def identical(guest: Guest, image: Path, form: str = "qcow2") -> bool:
-    """Whether an image holds what the machine's disk holds now. BenchmarkError if qemu-img cannot tell."""
-    guest.flush("vda")
-    argv = ["qemu-img", "compare", "-U", "-f", "qcow2", "-F", form, "--", str(guest.disks["vda"].path), str(image)]
+def identical(guest: Guest, image: Path, disk: str = "vda") -> bool:
+    """Whether a qcow2 image holds what the machine's disk holds now. BenchmarkError if qemu-img cannot tell."""
+    guest.flush(disk)
+    argv = ["qemu-img", "compare", "-U", "-f", "qcow2", "-F", "qcow2", "--", str(guest.disks[disk].path), str(image)]
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
     if done.returncode > 1:
         raise BenchmarkError(f"qemu-img compare of {image}: {done.stderr.strip()}")

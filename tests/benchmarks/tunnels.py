@@ -19,7 +19,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from ansible_collections.sendense.platform.plugins.module_utils.datapath import tunnel
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.mover import DiskJob, MoverOptions, move
@@ -96,15 +96,27 @@ def _column(values: List[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
-def main(arguments: List[str]) -> int:
-    """Measure, and print one line per way and all of it as JSON."""
-    rounds, mib = (int(word) for word in [*arguments, *("5", "1024")[len(arguments) :]])
+def run(rounds: int = 7, mib: int = 1024) -> Dict[str, Any]:
+    """``tunnel_vs_plain``: the rate through the product's tunnel by that of plain TCP, the median over the rounds."""
+    found = measure(rounds, mib, [(CIPHERS[0], "unix")])
+    plain, tunnel_runs = found.values()
+    pairs = [through["gib_per_s"] / direct["gib_per_s"] for through, direct in zip(tunnel_runs, plain, strict=True)]
+    return {
+        "tunnel_vs_plain": round(statistics.median(pairs), 3),
+        "tunnel_cpu_s_per_gib": round(statistics.median(one["cpu_s_per_gib"] for one in tunnel_runs), 3),
+        "plain_cpu_s_per_gib": round(statistics.median(one["cpu_s_per_gib"] for one in plain), 3),
+        "tunnel_rows": found,
+    }
+
+
+def measure(rounds: int, mib: int, tunnels: Sequence[Tuple[str, str]]) -> Dict[str, List[Dict[str, float]]]:
+    """Every way once per round: plain first, then the tunnels (cipher, kind of the near socket)."""
     folder = Path(tempfile.mkdtemp(prefix="sdb", dir="/dev/shm"))
     with ExitStack() as stack:
         stack.callback(lambda: shutil.rmtree(folder))
         bench = Bench(folder, mib, stack)
         ways: Dict[str, Callable[[], Dict[str, float]]] = {"plain": lambda: bench.copy(f"nbd://127.0.0.1:{PORTS['target']}/target", [])}
-        for cipher, local in [*((cipher, "unix") for cipher in CIPHERS), (CIPHERS[0], "tcp")]:
+        for cipher, local in tunnels:
             uri, pid = bench.connect(cipher, local)
             ways[f"{cipher.split('@')[0]} {local}"] = lambda uri=uri, pid=pid: bench.copy(uri, [pid])  # type: ignore[misc]
         found: Dict[str, List[Dict[str, float]]] = {name: [] for name in ways}
@@ -112,6 +124,13 @@ def main(arguments: List[str]) -> int:
         for _round in range(rounds):
             for name, way in ways.items():
                 found[name].append(way())
+    return found
+
+
+def main(arguments: List[str]) -> int:
+    """Measure, and print one line per way and all of it as JSON."""
+    rounds, mib = (int(word) for word in [*arguments, *("5", "1024")[len(arguments) :]])
+    found = measure(rounds, mib, [*((cipher, "unix") for cipher in CIPHERS), (CIPHERS[0], "tcp")])
     report = {name: {key: [run[key] for run in runs] for key in runs[0]} for name, runs in found.items()}
     for name, columns in report.items():
         print(f"{name:26} {_column(columns['gib_per_s'])} GiB/s  {_column(columns['cpu_s_per_gib'])} CPU s/GiB")
