@@ -3,6 +3,7 @@
 # nothing is missing. Starts no service. Honours the caller's proxy, CA bundle and pip settings. Root or sudo.
 #   ./scripts/bootstrap.sh          for the product, the lab and the demo
 #   ./scripts/bootstrap.sh --dev    also for tests and linters
+#   ./scripts/bootstrap.sh --bench  as --dev, and the programs that benchmarks compare with
 # Exit: 0 all there, 1 something could not be installed, 2 wrong usage.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,13 +13,14 @@ cd "$(dirname "$0")/.."
 requirements=requirements/base.txt
 case "$#:${1:-}" in
   0:) ;;
-  1:--dev)
+  1:--dev | 1:--bench)
     requirements=requirements/dev.txt
+    [ "$1" = --dev ] || packages_apt+=("${bench_apt[@]}")
     packages_apt+=("${compiler_apt[@]}")
     packages_dnf+=("${compiler_dnf[@]}")
     packages_zypper+=("${compiler_zypper[@]}")
     ;;
-  *) echo "bootstrap: usage: $0 [--dev]" >&2; exit 2 ;;
+  *) echo "bootstrap: usage: $0 [--dev|--bench]" >&2; exit 2 ;;
 esac
 
 say() { printf 'bootstrap: %s\n' "$*"; }

@@ -12,6 +12,8 @@ packages_apt=(
 compiler_apt=(gcc libc6-dev)
 compiler_dnf=(gcc glibc-devel)
 compiler_zypper=(gcc glibc-devel)
+# Only for benchmarks: what the product is compared with.
+bench_apt=(virtnbdbackup)
 # Unpacked below build/lab, never installed: their maintainer scripts would change how this machine boots or runs.
 parts_apt=(busybox-static qemu-guest-agent grub-common grub-pc-bin grub-efi-amd64-bin openssh-server libwrap0)
 kernel_apt=linux-image-cloud-amd64
