@@ -9,8 +9,8 @@ points are re-read.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List
@@ -52,12 +52,12 @@ class Crowded:
 
 @pytest.fixture(scope="module")
 def crowded(lab_base):
-    directory = Path(tempfile.mkdtemp(prefix="se-"))
-    with LibvirtHost("crowd", lab_base) as host:
-        with crowd(directory, host, DATA) as found:
-            yield hold(found)
-            assert leftovers(found.site, host) == []
-    shutil.rmtree(directory)
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="se-")))
+        host = stack.enter_context(LibvirtHost("crowd", lab_base))
+        found = stack.enter_context(crowd(directory, host, DATA))
+        yield hold(found)
+        assert leftovers(found.site, host) == []
 
 
 def hold(found: Crowd) -> Crowded:
