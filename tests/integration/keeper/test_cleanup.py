@@ -113,9 +113,7 @@ def test_two_cleanups_at_once_undo_once(start, tmp_path):
 
 def test_an_orphan_that_survived_its_keeper_is_killed(start):
     started = start()
-    script = (
-        "import ctypes, sys, time; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); print('free', file=sys.stderr, flush=True); time.sleep(60)"
-    )
+    script = "import ctypes, sys, time; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); print('free', file=sys.stderr, flush=True); time.sleep(60)"
     pid = started.client.start("stray", [PYTHON, "-c", script], kind="mover")
     eventually(lambda: started.client.child("stray")["stderr_tail"] == "free")
     born = start_time(pid)
