@@ -105,8 +105,9 @@ class _Watch:
             raise self.connection.stalled(limit, what)
 
 
-def _owed(watch: _Watch) -> int:
-    return watch.owed
+def _busy(watch: _Watch) -> Tuple[int, float]:
+    """Of several connections to one server the one that owes least is asked next, and of these the one that was quiet longest."""
+    return watch.owed, watch.since
 
 
 class Pipeline:
@@ -247,7 +248,7 @@ class Pipeline:
         buffer = slot.buffer(chunk.length)
         self._busy += 1
         self._held.add(slot)
-        watch = min(self._sources, key=_owed) if len(self._sources) > 1 else self._sources[0]
+        watch = min(self._sources, key=_busy) if len(self._sources) > 1 else self._sources[0]
         watch.begin()
         arrived = self._read_done
 

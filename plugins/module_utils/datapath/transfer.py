@@ -37,8 +37,8 @@ MEASURED_FROM_BYTES = 16 << 20
 #: A server is only primed if 1 MiB flows so quickly: on a slow line, or under a cap, the large read would cost, not save.
 PROBE_SECONDS, PRIMING_RATE = 0.25, 64 << 20
 
-#: Up to so many disks of a copy have a second connection each.
-WIDE_DISKS = 16
+#: Up to so many disks of a copy have a second connection each, if its server greets it within so many seconds.
+WIDE_DISKS, WIDE_SECONDS = 16, 2.0
 
 
 class CopyHandler:
@@ -117,9 +117,10 @@ class Transfer:
             raise CopyFailedError(f"{self.job.key} was audited before it was prepared. This is a defect.")
         return self._plan.runs()
 
-    def _open(self, role: str, uri: str, contexts: List[str]) -> NbdConnection:
+    def _open(self, role: str, uri: str, contexts: List[str], timeout_s: float = 0.0) -> NbdConnection:
         target = parse_uri(uri, self.job.key)
-        return NbdConnection.open(target, role=role, contexts=contexts, timeout_s=self.options.stall_seconds, cancelled=self._cancelled)
+        seconds = timeout_s or self.options.stall_seconds
+        return NbdConnection.open(target, role=role, contexts=contexts, timeout_s=seconds, cancelled=self._cancelled)
 
     def _check_sizes(self, source: NbdConnection, target: NbdConnection) -> int:
         sizes = {"source": source.size, "target": target.size}
@@ -205,6 +206,7 @@ class Transfer:
         handler = CopyHandler(hasher, self._writer, write_zeros=incremental)
         self.progress.start()
         also = self._widened(source, disks)
+        self.progress.extra["connections"] = 1 + len(also)
         return Pipeline(source, target, chunks(plan, request, zero), handler, self.progress, options, bucket, also)
 
     def _widened(self, source: NbdConnection, disks: int) -> List[NbdConnection]:
@@ -212,7 +214,7 @@ class Transfer:
         if not self._near or disks > WIDE_DISKS or not source.can_multi_conn:
             return []
         try:
-            self._second = self._open(SOURCE, self.job.source_uri, [])
+            self._second = self._open(SOURCE, self.job.source_uri, [], min(WIDE_SECONDS, self.options.stall_seconds))
         except ExportFailedError:
             return []  # it was a wish
         return [self._second]

@@ -43,3 +43,20 @@ def test_a_missing_library_is_named(monkeypatch):
         hashing.algorithm("xxh3_128")
     assert "python3-xxhash" in caught.value.msg
     assert hashing.algorithm("sha256").digest_size == 32
+
+
+@pytest.mark.parametrize("name", sorted(hashing.DIGEST_SIZES))
+def test_many_blocks_have_the_digests_that_each_has(name):
+    one = hashing.algorithm(name)
+    data = b"a" * hashing.BLOCK_BYTES + bytes(hashing.BLOCK_BYTES) + b"b" * hashing.BLOCK_BYTES + b"short"
+    blocks = hashing.split(memoryview(data + b"of a longer buffer"), len(data))
+    assert [bytes(block) for block in blocks] == [data[at : at + hashing.BLOCK_BYTES] for at in range(0, len(data), hashing.BLOCK_BYTES)]
+    zeros = [not any(block) for block in blocks]
+    assert zeros == [False, True, False, False]
+    assert one.digests(blocks, zeros) == b"".join(one.digest_of(bytes(block)) for block in blocks)
+
+
+def test_an_unlucky_block_among_many_is_no_block_of_zeros():
+    unlucky = hashing.HashAlgorithm("sha256", 4, lambda data: bytes(4) if data == b"bad" else b"good")
+    assert unlucky.digests([b"bad", b"fine"], [False, False]) == b"\0\0\0\1" + b"good"
+    assert unlucky.digests([b"bad", b"zero"], [False, True]) == b"\0\0\0\1" + bytes(4)
