@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any, Callable, Dict, List
 
 from tests.e2e.site import ROOT
@@ -36,7 +37,10 @@ def main(names: List[str]) -> int:
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     report: Dict[str, Any] = json.loads(REPORT.read_text()) if REPORT.exists() else {}
     for name in names or list(BENCHMARKS):
+        began = time.monotonic()
         report.update(BENCHMARKS[name]())
+        report.setdefault("bench_seconds", {})[name] = round(time.monotonic() - began)
+        sys.stderr.write(f"bench: {name} took {report['bench_seconds'][name]} s\n")
         REPORT.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
     return 0

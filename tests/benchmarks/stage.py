@@ -69,8 +69,9 @@ class Stage:
         fresh.unlink()
 
     def warm(self, length: int) -> None:
-        """Use so much of the file system once, for a program that insists on making its files itself."""
-        self.destination("warm", length).unlink()
+        """Use so much memory once, for a program that insists on making its files itself; on a disk there is nothing to warm."""
+        if _in_memory(self.directory):
+            self.destination("warm", length).unlink()
 
 
 @contextmanager
@@ -102,11 +103,15 @@ def stage(name: str, base: Path, size: int, pieces: List[Piece]) -> Iterator[Sta
         yield Stage(name, directory, host, machine, clone, pieces)
 
 
+def _in_memory(path: Path) -> bool:
+    return os.path.realpath(path).startswith("/dev/shm/") or os.path.realpath(path) == "/dev/shm"
+
+
 def _require_room(base: Path, length: int) -> None:
     """BenchmarkError unless so many bytes are free, in RAM too if the place lies there."""
     found = os.statvfs(base)
     free = found.f_bavail * found.f_frsize
-    if os.path.realpath(base).startswith("/dev/shm"):
+    if _in_memory(base):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = min(free, next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024)
     if free < length:
