@@ -86,9 +86,8 @@ class DiskLoop:
     def run(self) -> None:
         """Until no pipeline is left. Errors of a disk go to ``failed``, never out of here."""
         try:
-            for pipeline in self._active:
-                for connection in pipeline.connections():
-                    self._lines[connection.fileno()] = _Line(connection.fileno(), pipeline, connection)
+            for pipeline in list(self._active):
+                self._guard(pipeline, self._enter, pipeline)
             touched = list(self._active)
             while self._active:
                 if self._stop.is_set():
@@ -100,6 +99,10 @@ class DiskLoop:
                 touched = self._wait() if self._active else []
         finally:
             self._epoll.close()
+
+    def _enter(self, pipeline: Pipeline) -> None:
+        for connection in pipeline.connections():
+            self._lines[connection.fileno()] = _Line(connection.fileno(), pipeline, connection)
 
     def _advance(self, pipeline: Pipeline) -> None:
         pipeline.step(self._slots)

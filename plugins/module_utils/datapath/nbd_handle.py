@@ -186,7 +186,7 @@ class NbdConnection:
     # --- one exchange at a time, before and after the pipeline ----------------------------------------------------
 
     def read_discard(self, offset: int, length: int) -> int:
-        """Read and forget; returns the errno, 0 if it worked. CopyStalledError if nothing moves."""
+        """Read and forget; returns the errno, 0 if it worked. A lost connection is raised, as in :meth:`block_status`."""
         memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         buffer = new_buffer(memoryview(memory))
         try:
@@ -195,7 +195,10 @@ class NbdConnection:
             memory.madvise(mmap.MADV_DONTNEED)  # libnbd's binding never forgets a buffer, so its memory is given back by hand
 
     def block_status(self, context: str, offset: int, length: int) -> List[int]:
-        """Flat list of (length, flags) pairs from ``offset`` on. CopyFailedError, CopyStalledError."""
+        """Flat list of (length, flags) pairs from ``offset`` on.
+
+        CopyFailedError, CopyStalledError; SourceVanishedError or ExportFailedError if the connection has ended.
+        """
         entries: List[int] = []
 
         def extent(name: str, start: int, found: List[int], _error: Any) -> int:
@@ -220,6 +223,8 @@ class NbdConnection:
             self._wait(lambda: bool(outcome), what)
         except nbd.Error as exc:
             raise self.vanished(exc.string) from None
+        if self._handle.aio_is_dead() or self._handle.aio_is_closed():
+            raise self.vanished(os.strerror(outcome[0]))  # also where the caller needs no answer: nothing else will be answered
         return outcome[0]
 
     def _wait(self, finished: Callable[[], bool], what: str, fixed: bool = False) -> None:
@@ -236,8 +241,11 @@ class NbdConnection:
     # --- asynchronous commands for the pipeline -------------------------------------------------------------------
 
     def fileno(self) -> int:
-        """The socket to poll."""
-        return int(self._handle.aio_get_fd())
+        """The socket to poll. SourceVanishedError or ExportFailedError if there is none any more."""
+        try:
+            return int(self._handle.aio_get_fd())
+        except nbd.Error as exc:
+            raise self.vanished(exc.string) from None
 
     def direction(self) -> int:
         """Whether to poll for READING, WRITING or both. SourceVanishedError or ExportFailedError if the connection has ended."""

@@ -94,3 +94,15 @@ def test_a_copy_ends_when_the_server_goes_away_under_both(tmp_path, servers, dis
     assert result.state == "failed", result.disks
     assert result.error["error_code"] == "SOURCE_VANISHED"
     assert not (tmp_path / "h").exists() and not (tmp_path / "h.partial").exists()
+
+
+@pytest.mark.parametrize(("side", "code"), [("source", "SOURCE_VANISHED"), ("target", "EXPORT_FAILED")])
+def test_a_server_that_dies_while_it_is_measured_went_away(tmp_path, servers, disk, side, code):
+    """It is killed by its first read, which belongs to no copy yet: the error is that of a lost server, not of a defect."""
+    source, target, image = disk
+    deadly = servers.kit("deadly", "eval", f"get_size=echo {SIZE}", "can_write=exit 0", "can_flush=exit 0", "pread=kill -KILL $PPID")
+    uris = (deadly, target) if side == "source" else (servers.qemu("source", source, "--read-only"), deadly)
+    result = move([DiskJob("disk0", *uris, hashes_path=str(tmp_path / "h"))], OPTIONS)
+    assert (result.state, result.error["error_code"]) == ("failed", code), result.error
+    assert result.error["details"]["role"] == side and result.error["retryable"]
+    assert image.read_bytes() == bytes(SIZE) and not list(tmp_path.glob("h*"))
