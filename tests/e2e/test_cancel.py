@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
+import yaml
 
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import StateDir
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.cancel import living
@@ -89,3 +90,23 @@ def test_a_restore_is_cancelled_and_takes_everything_back(backed_up: Estate, wha
     assert only(started.wait(), "one")["error_code"] == "JOB_CANCELLED"
     assert os.listdir(folder) == []
     assert sorted(domain.name() for domain in backed_up.hosts[0].connection.listAllDomains()) == ["one", "two"]
+
+
+def test_a_node_that_cannot_be_reached_does_not_keep_the_hub_from_ending_its_jobs(backed_up: Estate) -> None:
+    started = backed_up.site.start("backup", "one", dict(SLOW, backup_vm_full=True))
+    copying(backed_up, started, "one")
+    inventory = backed_up.site.directory / "inventory" / "hosts.yml"
+    reachable = inventory.read_text()
+    hosts = yaml.safe_load(reachable)
+    # Nothing listens there.
+    away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+    hosts["sendense_nodes"]["hosts"]["node01"] = dict(hosts["sendense_nodes"]["hosts"]["node01"], **away)
+    try:
+        inventory.write_text(yaml.safe_dump(hosts))
+        cancelled = backed_up.site.play("cancel", "one", ok=False)
+    finally:
+        inventory.write_text(reachable)
+    assert cancelled.error("one")["error_code"] == "PLACE_UNREACHABLE" and cancelled.returncode != 0
+    assert len(cancelled.result("one", "End the jobs at the hub")["jobs"]) == 1
+    assert only(started.wait(), "one")["error_code"] == "JOB_CANCELLED"
+    assert roles(backed_up, "one") == [] and leftovers(backed_up.site, backed_up.hosts[0]) == []

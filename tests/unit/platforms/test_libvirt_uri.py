@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -92,3 +92,12 @@ def test_only_ssh_leads_to_disks() -> None:
         client.require_route()
     assert "qemu+ssh" in refused.value.msg and "canary" not in refused.value.msg
     assert Client({"uri": "qemu+ssh://u@host/system?socket=/a"}).uri_there == "qemu:///system?socket=%2Fa"
+
+
+def test_a_plus_is_a_plus_and_a_space_is_a_space_as_libvirt_reads_them() -> None:
+    uri = Uri("qemu+ssh://u@host/system?keyfile=/etc/a+b&socket=/run/my%20socket+1")
+    route = uri.route()
+    assert route is not None and route.identity_file == "/etc/a+b"
+    assert unquote(urlsplit(uri.there).query) == "socket=/run/my socket+1"
+    with uri.connecting() as opened:
+        assert "socket=/run/my socket+1" in unquote(urlsplit(opened).query).split("&")

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional
-from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from ...datapath.ssh_route import SshRoute, quoted
 from ...errors import InvalidInputError
@@ -36,7 +36,8 @@ class Uri:
         except ValueError as error:
             raise InvalidInputError(f"The libvirt URI is refused: {error}.") from error
         self._transport = self._parts.scheme.partition("+")[2]
-        self._query = parse_qs(self._parts.query, keep_blank_values=True)
+        # To libvirt a plus is a plus, and not the space that forms on the web make of it.
+        self._query = parse_qs(self._parts.query.replace("+", "%2B"), keep_blank_values=True)
 
     @property
     def remote(self) -> bool:
@@ -53,7 +54,7 @@ class Uri:
     def there(self) -> str:
         """How a program at the host itself names this libvirt."""
         socket = self._one("socket")
-        return f"{self._parts.scheme.partition('+')[0]}://{self._parts.path}" + (f"?{urlencode({'socket': socket})}" if socket else "")
+        return f"{self._parts.scheme.partition('+')[0]}://{self._parts.path}" + (f"?{urlencode({'socket': socket}, quote_via=quote)}" if socket else "")
 
     def route(self) -> Optional[SshRoute]:
         """How the program ssh reaches the host; None if that is not this URI's transport. InvalidInputError for odd values."""
@@ -96,7 +97,7 @@ class Uri:
     def _with(self, changes: Dict[str, Any]) -> str:
         if not changes:
             return self.text
-        query = urlencode({**self._query, **changes}, doseq=True)
+        query = urlencode({**self._query, **changes}, doseq=True, quote_via=quote)
         return urlunsplit((self._parts.scheme, self._parts.netloc, self._parts.path, query, self._parts.fragment))
 
 
