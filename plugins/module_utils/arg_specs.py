@@ -10,6 +10,7 @@ from typing import Any, Dict
 
 from .catalog.retention import Policy
 from .datapath.tunnel_options import CIPHERS, DEFAULT_PORT
+from .datapath.windows import DAYS
 from .hubstate.statedir import DEFAULT_STATE_DIR
 
 Spec = Dict[str, Dict[str, Any]]
@@ -80,6 +81,22 @@ def tunnel_spec() -> Spec:
             },
         },
     }
+
+
+def bandwidth_spec() -> Spec:
+    """Fragment ``bandwidth``: what caps a copy. What its values may be is up to ``jobs.caps``."""
+    window: Spec = {
+        "days": {"type": "list", "elements": "str", "choices": list(DAYS)},
+        "from": {"type": "raw", "required": True},
+        "to": {"type": "raw", "required": True},
+        "timezone": {"type": "str", "default": "UTC"},
+        "bytes_per_second": {"type": "int", "required": True},
+    }
+    node: Spec = {
+        "bytes_per_second": {"type": "int", "default": 0},
+        "windows": {"type": "list", "elements": "dict", "default": [], "options": window},
+    }
+    return {"max_bytes_per_second": {"type": "int"}, "node_bandwidth": {"type": "dict", "options": node}}
 
 
 def repository_spec(required: bool = True) -> Spec:

@@ -21,6 +21,7 @@ extends_documentation_fragment:
   - sendense.platform.place
   - sendense.platform.following
   - sendense.platform.heartbeats
+  - sendense.platform.bandwidth
 options:
   job_id:
     description: The job.
@@ -96,46 +97,6 @@ options:
       - Blocks that are in them and not among the changes are read and compared before anything is copied; a difference is C(TRACKING_LIED).
     type: dict
     default: {}
-  max_bytes_per_second:
-    description: Cap on the bandwidth of the whole job, at least 16384; none without it.
-    type: int
-  node_bandwidth:
-    description:
-      - What all movers that run at this place may use together, in both directions; the lowest of all caps counts.
-      - Every mover sees once a second what the others use, so that what one does not need is not lost to them.
-    type: dict
-    suboptions:
-      bytes_per_second:
-        description: At any time; V(0) means only in the windows. At least 16384.
-        type: int
-        default: 0
-      windows:
-        description: Times with a lower cap. Where they overlap the lowest counts. They are looked at while a copy runs.
-        type: list
-        elements: dict
-        default: []
-        suboptions:
-          days:
-            description: The days on which the window begins; every day without it.
-            type: list
-            elements: str
-            choices: [mon, tue, wed, thu, fri, sat, sun]
-          from:
-            description: Time of day at which it begins, as in V("08:00").
-            type: raw
-            required: true
-          to:
-            description: Time of day at which it ends, up to V("24:00"); on the next day if that is earlier.
-            type: raw
-            required: true
-          timezone:
-            description: Whose clock that is, for example V(Europe/Berlin).
-            type: str
-            default: UTC
-          bytes_per_second:
-            description: The cap in it, at least 16384.
-            type: int
-            required: true
   stall_seconds:
     description: Give up when no byte has moved for so long.
     type: int
@@ -187,7 +148,7 @@ details:
 
 from typing import Any, Dict
 
-from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import following_spec, place_spec
+from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import bandwidth_spec, following_spec, place_spec
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import copying
 from ansible_collections.sendense.platform.plugins.module_utils.module import run_module
 
@@ -208,6 +169,7 @@ def argument_spec() -> Dict[str, Any]:
     return dict(
         place_spec(),
         **following_spec(),
+        **bandwidth_spec(),
         job_id={"type": "str", "required": True},
         sources={"type": "list", "elements": "dict", "required": True, "options": source},
         nbd_targets={"type": "str", "required": True},
@@ -216,25 +178,8 @@ def argument_spec() -> Dict[str, Any]:
         at_hub={"type": "str", "default": "targets", "choices": ["targets", "sources"]},
         expected_roots={"type": "dict", "default": {}},
         audit={"type": "dict", "default": {}},
-        max_bytes_per_second={"type": "int"},
-        node_bandwidth={"type": "dict", "options": node_bandwidth_spec()},
         stall_seconds={"type": "int", "default": 60},
     )
-
-
-def node_bandwidth_spec() -> Dict[str, Any]:
-    """The cap of a node."""
-    window = {
-        "days": {"type": "list", "elements": "str", "choices": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]},
-        "from": {"type": "raw", "required": True},
-        "to": {"type": "raw", "required": True},
-        "timezone": {"type": "str", "default": "UTC"},
-        "bytes_per_second": {"type": "int", "required": True},
-    }
-    return {
-        "bytes_per_second": {"type": "int", "default": 0},
-        "windows": {"type": "list", "elements": "dict", "default": [], "options": window},
-    }
 
 
 def run(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:

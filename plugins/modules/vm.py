@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - sendense.platform.place
   - sendense.platform.heartbeats
   - sendense.platform.tunnel
+  - sendense.platform.bandwidth
 options:
   state:
     description: The step of a restore, or the power state wanted.
@@ -145,6 +146,7 @@ machine:
 from typing import Any, Dict
 
 from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import (
+    bandwidth_spec,
     heartbeats_spec,
     machine_spec,
     place_spec,
@@ -165,6 +167,7 @@ def argument_spec() -> Dict[str, Any]:
         **place_spec(),
         **heartbeats_spec(),
         **tunnel_spec(),
+        **bandwidth_spec(),
         state={"type": "str", "required": True, "choices": ["prepared", "present", "absent", "started", "stopped"]},
         job_id={"type": "str"},
         manifest={"type": "dict", "default": {}},

@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - sendense.platform.heartbeats
   - sendense.platform.repository
   - sendense.platform.tunnel
+  - sendense.platform.bandwidth
 attributes:
   diff_mode:
     support: full
@@ -160,6 +161,7 @@ removed:
 from typing import Any, Dict
 
 from ansible_collections.sendense.platform.plugins.module_utils.arg_specs import (
+    bandwidth_spec,
     heartbeats_spec,
     machine_spec,
     place_spec,
@@ -184,6 +186,7 @@ def argument_spec() -> Dict[str, Any]:
         **place_spec(),
         **repository_spec(required=False),
         **tunnel_spec(),
+        **bandwidth_spec(),
         state={"type": "str", "default": "present", "choices": ["present", "absent"]},
         job_id={"type": "str", "required": True},
         owner={"type": "str", "required": True},

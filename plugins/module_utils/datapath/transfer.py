@@ -157,7 +157,7 @@ class Transfer:
                 bucket.reserve(LARGE_BYTES)
 
     def prime(self, bucket: Optional[TokenBucket]) -> None:
-        """One large read on each side of a big copy, if a smaller one was quick. An error of it means nothing, unless the server is lost."""
+        """One large read on each side of a big copy, if a smaller one was quick. An error means nothing, unless the server is lost."""
         prime = self.options.prime_bytes
         plan, source, target = self._plan, self._source, self._target
         if plan is None or source is None or target is None or plan.read_bytes < 4 * (prime or DEFAULT_PRIME_BYTES):

@@ -12,8 +12,8 @@ from ..datapath.blockhashes import BlockHashFile, compose
 from ..datapath.mover_plan import DiskJob, MoverOptions, check_jobs, record
 from ..datapath.targets import parse_targets
 from ..errors import InvalidInputError, SendenseError, TrackingLiedError, VerificationFailedError
-from ..hubstate.statedir import StateDir
 from ..steps import reached
+from .caps import caps
 from .following import FollowedChild, disk_results, failed_result, follow
 from .forwarding import explain_way
 from .place import JobPlace, attach
@@ -107,13 +107,7 @@ def _disk_job(source: Dict[str, Any], target_uri: str, job_path: str, audit_path
 
 
 def _options(params: Dict[str, Any]) -> Dict[str, Any]:
-    options = {"hash_algorithm": params["hash_algorithm"], "stall_seconds": params["stall_seconds"]}
-    if params.get("max_bytes_per_second"):
-        options["bandwidth_bytes_per_s"] = params["max_bytes_per_second"]
-    node = params.get("node_bandwidth")
-    if node:
-        options["node_bandwidth"] = dict(node, directory=os.path.join(StateDir(params["state_dir"]).path, "bandwidth"))
-    return options
+    return dict(caps(params), hash_algorithm=params["hash_algorithm"], stall_seconds=params["stall_seconds"])
 
 
 def _totals(status: Dict[str, Any]) -> Dict[str, Any]:

@@ -15,6 +15,7 @@ from ..model import Machine
 from ..platforms import registry
 from ..platforms._base import PreparedMachine, TargetRequest
 from ..steps import reached
+from .caps import require_caps
 from .place import NODE, WRITER, JobPlace, attach, attach_to_end, await_end, begin, discard, stop_writers
 from .serving import start_server
 from .tunnelling import dig, needed, rehearsed
@@ -47,6 +48,7 @@ def request_of(params: Dict[str, Any]) -> TargetRequest:
 
 def prepare(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Create the empty disks and serve them; ``existing_id`` in the result: this very restore was already done."""
+    require_caps(params)
     request = request_of(params)
     with registry.target(params["platform"], params["connection"]) as target:
         existing = target.check(request)

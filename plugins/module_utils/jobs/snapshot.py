@@ -18,6 +18,7 @@ from ..platforms import registry
 from ..platforms._base import PreviousDisk, Snapshot, SnapshotPlan, SnapshotRequest, Source
 from ..platforms.bounded import CLOSING_SECONDS, OPENING_SECONDS, nothing, within
 from ..steps import reached
+from .caps import require_caps
 from .cleanup import clean_machine
 from .forwarding import lead
 from .place import NODE, JobPlace, attach, attach_to_end, begin, discard
@@ -62,6 +63,7 @@ def plan_result(plan: SnapshotPlan) -> Dict[str, Any]:
 def open_snapshot(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Plan, refuse what cannot fit, snapshot all disks at once. In check mode only the plan."""
     registry.source(params["platform"], params["connection"])  # not connected: refuses what cannot be meant before anything begins
+    require_caps(params)
     options = needed(params)
     name = f"machine {params['machine_id']}"
     planning = f"Planning the backup of {name}"
