@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.errors import QuiesceFailedError, SnapshotFailedError
 from ansible_collections.sendense.platform.plugins.module_utils.platforms._base import APPLICATION, CRASH, FILE_SYSTEM, Source
+from ansible_collections.sendense.platform.plugins.module_utils.platforms.libvirt import backup_job
 from tests.contract.libvirt_lab import LibvirtSourceLab
 from tests.contract.source_contract import OWNER, Runner
 from tests.lab.agent import GuestAgent
@@ -90,6 +91,19 @@ def test_what_a_dead_job_left_frozen_is_thawed(running: LibvirtSourceLab, lookin
     assert removed == ["freeze of the guest's file systems"]
     assert running.guest.agent.freeze_status() == "thawed"
     assert looking.close_snapshot(running.machine_id, "d" * 32, OWNER, False, []) == []
+
+
+def test_a_guest_is_thawed_also_if_its_job_cannot_be_ended(
+    running: LibvirtSourceLab, looking: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_domain: libvirt.virDomain, job_id: str) -> None:
+        raise SnapshotFailedError(f"Cannot end backup job {job_id}")
+
+    monkeypatch.setattr(backup_job, "end", refuse)
+    assert running.guest.agent.freeze() > 0
+    with pytest.raises(SnapshotFailedError):
+        looking.close_snapshot(running.machine_id, "d" * 32, OWNER, False, [])
+    assert running.guest.agent.freeze_status() == "thawed"
 
 
 def test_an_agent_that_does_not_answer_is_a_recorded_downgrade(running: LibvirtSourceLab, looking: Source) -> None:

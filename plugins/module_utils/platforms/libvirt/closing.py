@@ -28,14 +28,14 @@ def close(client: Client, machine_id: str, job_id: str, owner: str, committed: b
     ended: Optional[backup_job.BackupJob] = None
     other: Optional[backup_job.BackupJob] = None
     if machine.power != "off":
+        if thaw_leftover(domain, machine, int(client.options["agent_timeout"])):  # first: a guest waits, whatever else fails
+            removed.append("freeze of the guest's file systems")
         ended = backup_job.end(domain, job_id)
         if ended is not None:
             removed.append(f"backup job {ended.job_id}")
         other = backup_job.active(domain)
         if ended is None and other is None and not committed:  # it may have been cut off while it began
             removed += [f"scratch file {path} in qemu" for path in monitor.remove_scratch_nodes(domain, job_id)]
-        if thaw_leftover(domain, machine, int(client.options["agent_timeout"])):
-            removed.append("freeze of the guest's file systems")
     if ended is None or not client.remote:  # libvirt removes the files of a job that it ends, and each look at another host is a login
         removed += _remove_files(client, job_id)
     if owner and checkpoints.can_drop(client, machine):  # else a later backup, of the machine as it runs, finds them

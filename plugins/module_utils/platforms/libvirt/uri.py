@@ -54,7 +54,9 @@ class Uri:
     def there(self) -> str:
         """How a program at the host itself names this libvirt."""
         socket = self._one("socket")
-        return f"{self._parts.scheme.partition('+')[0]}://{self._parts.path}" + (f"?{urlencode({'socket': socket}, quote_via=quote)}" if socket else "")
+        return f"{self._parts.scheme.partition('+')[0]}://{self._parts.path}" + (
+            f"?{urlencode({'socket': socket}, quote_via=quote)}" if socket else ""
+        )
 
     def route(self) -> Optional[SshRoute]:
         """How the program ssh reaches the host; None if that is not this URI's transport. InvalidInputError for odd values."""
