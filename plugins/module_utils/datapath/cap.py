@@ -79,7 +79,8 @@ class Cap:
 
     def __enter__(self) -> "Cap":
         if self._node is not None:
-            self._share = NodeShare.open(self._node.directory)
+            with suppress(OSError):
+                self._share = NodeShare.open(self._node.directory)
             self._look(0.0)
         return self
 
@@ -108,11 +109,13 @@ class Cap:
         if self._node is None:
             return
         total, by = self._node.rate_at(datetime.fromtimestamp(self._wall(), timezone.utc))
-        # A file system that refuses is no reason to end a copy: the rate stays as it was.
-        with suppress(OSError):
+        try:
             rate = self._part(total, used / elapsed if elapsed else 0.0)
-            bucket.set_rate(min(rate, self._job))
-            self._by = by if rate < self._job else JOB
+        except OSError:
+            # A file system that refuses is no reason to end a copy, nor to exceed the cap: the part stays as it was.
+            rate = min(total, bucket.rate)
+        bucket.set_rate(min(rate, self._job))
+        self._by = by if rate < self._job else JOB
 
     def _part(self, total: float, used: float) -> float:
         """This mover's part of the node's cap.

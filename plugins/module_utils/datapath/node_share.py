@@ -53,7 +53,8 @@ class NodeShare:
             if name.endswith(_DEMAND) and name[: -len(_DEMAND)] not in leases:
                 unlink_if_there(os.path.join(directory, name))
         path = os.path.join(directory, os.urandom(8).hex() + _LEASE)
-        return cls(directory, FileLease.acquire(path, {"what": "bandwidth"}))
+        # Movers that begin together look at each other's new leases, and on a busy machine one that looks may have to wait meanwhile.
+        return cls(directory, FileLease.acquire(path, {"what": "bandwidth"}, patience_s=SILENCE_SECONDS))
 
     def publish(self, demand: float) -> None:
         """Say how many bytes per second this mover could use. OSError."""

@@ -46,7 +46,7 @@ def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     try:
         status = follow(child, params["phase"])
     except SendenseError as failure:
-        error = explain(place, explain_way(place, failure))
+        error = explained(place, failure)
         error.details["disks"] = failed_result(error)["disks"]
         error.details["lies"] = _lies(error.details["disks"], sources)
         raise error from failure
@@ -56,6 +56,14 @@ def copy_disks(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         _check_root(disk, params["expected_roots"].get(disk["key"], ""))
     reached("copy:done")
     return {"changed": True, "disks": disk_results(status), "totals": _totals(status)}
+
+
+def explained(place: JobPlace, failure: SendenseError) -> SendenseError:
+    """Why a copy failed: the loss of what its data went through, if that is it and can still be told; else the failure as it is."""
+    try:
+        return explain(place, explain_way(place, failure))
+    except SendenseError:
+        return failure  # the keeper is gone, too, which says less
 
 
 def _ends(place: JobPlace, at_hub: str, sources: List[Dict[str, Any]], written: Dict[str, str]) -> Tuple[Dict[str, str], Dict[str, str]]:

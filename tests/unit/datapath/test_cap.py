@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -226,3 +227,22 @@ def test_a_part_is_at_least_an_equal_one() -> None:
 def test_a_bad_bandwidth_is_refused(document: Any) -> None:
     with pytest.raises(InvalidInputError):
         parse_node_bandwidth(document)
+
+
+@pytest.mark.parametrize("broken", ["never there", "gone meanwhile"])
+def test_a_file_system_that_refuses_neither_ends_a_copy_nor_lifts_its_cap(tmp_path: Path, broken: str) -> None:
+    clock = Clock()
+    meeting = tmp_path / "b"
+    if broken == "never there":
+        meeting.write_text("no directory")
+    mover = Mover(clock, meeting, UNLIMITED, bytes_per_second=8 * MIB, windows=[WINDOW])
+    with mover.cap:
+        if broken == "gone meanwhile":
+            shutil.rmtree(meeting)
+        run(clock, [mover], 2)
+        assert run(clock, [mover], 10) == [pytest.approx(8 * MIB, rel=0.05)]
+        clock.now = 3600.0
+        mover.begin_again()
+        run(clock, [mover], 2)
+        assert run(clock, [mover], 10) == [pytest.approx(MIB, rel=0.05)]
+        assert (mover.cap.refresh() or {})["by"] == "window"

@@ -5,16 +5,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Dict
 
 import pytest
 
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.keeper_client import KeeperClient
 from ansible_collections.sendense.platform.plugins.module_utils.errors import (
     InvalidInputError,
     JobNotFoundError,
+    SendenseError,
+    SourceVanishedError,
     TooManyConnectionsError,
+    TrackingLiedError,
 )
-from ansible_collections.sendense.platform.plugins.module_utils.jobs.copying import copy_disks
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.jobs import JobDir
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import StateDir
+from ansible_collections.sendense.platform.plugins.module_utils.jobs.copying import copy_disks, explained
+from ansible_collections.sendense.platform.plugins.module_utils.jobs.place import JobPlace
 
 WINDOW = {"days": None, "from": "08:00", "to": 1080, "timezone": "Europe/Berlin", "bytes_per_second": 20000}
 
@@ -79,3 +87,11 @@ def test_what_cannot_be_meant_is_refused(changes: Dict[str, Any], check_mode: bo
 def test_more_disks_than_their_server_serves_are_refused(check_mode: bool) -> None:
     with pytest.raises(TooManyConnectionsError, match="101 connections"):
         copy_disks(params(disks=101), check_mode)
+
+
+@pytest.mark.parametrize("failure", [TrackingLiedError("blocks differ", details={"lie": 1}), SourceVanishedError("gone")])
+def test_a_failure_outlives_the_keeper_that_could_explain_it(tmp_path: Path, failure: SendenseError) -> None:
+    """What a mover found, a lie of the change tracking above all, is not lost because the job ends before it is told."""
+    state = StateDir(str(tmp_path))
+    job = JobDir(state, "f" * 32, "node")
+    assert explained(JobPlace(state, job, KeeperClient(job.socket_path), ""), failure) is failure
