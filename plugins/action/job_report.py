@@ -139,13 +139,15 @@ def failure_report(arguments: Dict[str, Any]) -> Report:
     snapshot, manifest = ((arguments.get(one) or {}).get(part) or {} for one, part in (("snapped", "snapshot"), ("served", "manifest")))
     source = snapshot or manifest
     names = device_names(source.get("machine") or {}, {disk["key"]: disk.get("disk_id") or disk["id"] for disk in source.get("disks", [])})
+    message = with_devices(str(failure.get("msg") or "The task failed without a message; run it again with -vv."), names)
+    kept = bool((arguments.get("aborted") or {}).get("committed"))
     error = {
-        "msg": with_devices(str(failure.get("msg") or "The task failed without a message; run it again with -vv."), names),
+        "msg": f"{message} The backup itself had been published before that: it is verified and kept." if kept else message,
         "error_code": failure.get("error_code") or "INTERNAL_ERROR",
         "details": failure.get("details") or {},
         "retryable": bool(failure.get("retryable", False)),
     }
-    return {"failure": error, "lines": []}
+    return {"failure": error, "lines": [], **({"committed": True} if kept else {})}
 
 
 def brief(report: Report) -> Report:

@@ -39,6 +39,11 @@ options:
   committed:
     description: Result of M(sendense.platform.backup) with O(sendense.platform.backup#module:state=committed).
     type: dict
+  aborted:
+    description:
+      - Result of M(sendense.platform.backup) with O(sendense.platform.backup#module:state=aborted), which knows whether the backup had been
+        published before the failure.
+    type: dict
   lie:
     description: What RV(sendense.platform.backup#module:lie) says of a backup that had to be made again in full.
     type: dict

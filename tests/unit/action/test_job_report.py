@@ -24,6 +24,14 @@ def test_a_failed_task_shows_no_lists_twice_and_its_message_once() -> None:
     assert brief(whole) == {"ok": False, "file": "/r/doctor-a.json", "events": EVENTS}
 
 
+def test_a_failure_after_the_backup_was_published_says_so() -> None:
+    failure = {"msg": "The connection to hub01 failed.", "error_code": "PLACE_UNREACHABLE", "retryable": True}
+    for aborted in ({}, {"failed": True}, {"committed": False}):
+        assert failure_report({"failure": failure, "aborted": aborted})["failure"]["msg"] == failure["msg"]
+    told = failure_report({"failure": failure, "aborted": {"committed": True}})
+    assert told["committed"] and told["failure"]["msg"].endswith("had been published before that: it is verified and kept.")
+
+
 MOVED: Dict[str, Any] = {"key": "disk0", "bytes_read": 65536, "bytes_written": 65536, "rate": 65536}
 
 
