@@ -89,15 +89,19 @@ def clean_machine(source: Source, machine_id: str, state: StateDir, owner: str, 
     living = living_jobs(state)
     if any(job_id.startswith(leftover["job_id"]) for leftover in leftovers for job_id in living):
         return []  # somebody is at work here: the next run finds what is left
-    removed = [dict(leftover, machine_id=machine_id) for leftover in leftovers if _is_unneeded(leftover, owner, known)]
+    anywhere = source.reached_from_elsewhere()
+    removed = [dict(leftover, machine_id=machine_id) for leftover in leftovers if _is_unneeded(leftover, owner, known, anywhere)]
     if not check_mode:
         for job_id in sorted({leftover["job_id"] for leftover in removed}):
             source.close_snapshot(machine_id, job_id, owner, True, known)
     return removed
 
 
-def _is_unneeded(leftover: Dict[str, str], owner: str, known: List[str]) -> bool:
-    """A dead backup job is always ended; a checkpoint goes only if its owner asks and no committed backup needs it."""
+def _is_unneeded(leftover: Dict[str, str], owner: str, known: List[str], anywhere: bool) -> bool:
+    """A dead backup job is always ended; a checkpoint goes only if its owner asks and no committed backup needs it.
+
+    Where a job may live at another place (``anywhere``), only its owner, whose hub holds a lease on the machine, can tell that it is dead.
+    """
     if leftover["kind"] == "job":
-        return True
+        return not anywhere or leftover["owner"] == owner
     return bool(owner) and leftover["owner"] == owner and not any(leftover["name"] in change_id for change_id in known)

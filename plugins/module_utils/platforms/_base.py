@@ -336,6 +336,10 @@ class Source(ABC):
         SnapshotFailedError if the platform refuses.
         """
 
+    def reached_from_elsewhere(self) -> bool:
+        """Whether other places may reach these machines, too, so that a job which does not live here may live there."""
+        return False
+
     def files_in_use(self) -> Optional[List[str]]:
         """Paths, at this place, of the files that the machines use, as far as they can be told: disks and firmware variables.
 

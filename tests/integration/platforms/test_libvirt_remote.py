@@ -22,6 +22,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
     SnapshotFailedError,
 )
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import StateDir
+from ansible_collections.sendense.platform.plugins.module_utils.jobs.cleanup import clean_machine
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor.examination import examine_node
 from ansible_collections.sendense.platform.plugins.module_utils.model import Machine
 from ansible_collections.sendense.platform.plugins.module_utils.platforms import registry
@@ -63,6 +64,18 @@ def test_a_key_that_the_host_does_not_know_is_refused(remote: RemoteHost, tmp_pa
     make_key(tmp_path / "id")
     with pytest.raises(PlatformAuthenticationError, match="Permission denied"):
         registry.source("libvirt", {"uri": remote.uri.replace(str(remote.key), str(tmp_path / "id"))}).connect()
+
+
+def test_a_job_that_another_node_runs_for_another_repository_is_not_taken_for_dead(far: RemoteSourceLab, tmp_path: Path) -> None:
+    runner = Runner(far)
+    with far.source() as source:
+        snapshot = runner.open(source)
+        here = StateDir(str(tmp_path))
+        assert clean_machine(source, far.machine_id, here, "0" * 8, [], check_mode=False) == []
+        assert [found["kind"] for found in source.stale(far.machine_id)] == ["job", "checkpoint"]
+        ended = clean_machine(source, far.machine_id, here, OWNER, [], check_mode=False)
+        assert [found["kind"] for found in ended] == ["job", "checkpoint"] and source.stale(far.machine_id) == []
+        runner.end(source, snapshot, committed=False)
 
 
 def test_connecting_leaves_no_file(remote: RemoteHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,9 @@ class LibvirtSource(Source):
     def mend_tracking(self, machine_id: str, owner: str, known_change_ids: List[str], finding: TrackingFinding) -> bool:
         return examination.mend(self._client, machine_id, owner, known_change_ids, finding)
 
+    def reached_from_elsewhere(self) -> bool:
+        return self._client.remote
+
     def files_in_use(self) -> Optional[List[str]]:
         if self._client.remote:
             return None
