@@ -24,6 +24,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.errors import (
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.statedir import StateDir
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.cleanup import clean_machine
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor.examination import examine_node
+from ansible_collections.sendense.platform.plugins.module_utils.jobs.doctor.tracking import examine_source
 from ansible_collections.sendense.platform.plugins.module_utils.model import Machine
 from ansible_collections.sendense.platform.plugins.module_utils.platforms import registry
 from ansible_collections.sendense.platform.plugins.module_utils.platforms.libvirt.client import Client
@@ -73,6 +74,10 @@ def test_a_job_that_another_node_runs_for_another_repository_is_not_taken_for_de
         here = StateDir(str(tmp_path))
         assert clean_machine(source, far.machine_id, here, "0" * 8, [], check_mode=False) == []
         assert [found["kind"] for found in source.stale(far.machine_id)] == ["job", "checkpoint"]
+        machine = {"platform": "libvirt", "machine_id": far.machine_id}
+        for owner, kinds in (("0" * 8, []), (OWNER, ["backup_job_left"])):
+            asked = {"owner": owner, "known_change_ids": {}, "known_at": 0}
+            assert [found.kind for found in examine_source(source, machine, here, asked)] == kinds
         ended = clean_machine(source, far.machine_id, here, OWNER, [], check_mode=False)
         assert [found["kind"] for found in ended] == ["job", "checkpoint"] and source.stale(far.machine_id) == []
         runner.end(source, snapshot, committed=False)

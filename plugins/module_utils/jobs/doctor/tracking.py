@@ -34,7 +34,10 @@ def examine_source(source: Source, machine: Dict[str, Any], state: StateDir, ask
     found = [
         Diagnosis("backup_job_left", left["name"], f"backup job {left['job_id']} still runs and its job here is dead", details=dict(left))
         for left in source.stale(machine_id)
-        if left["kind"] == "job" and not _lives(left["job_id"], living)
+        if left["kind"] == "job"
+        and not _lives(left["job_id"], living)
+        # Another node may be running one for another repository.
+        and (left["owner"] == asked["owner"] or not source.reached_from_elsewhere())
     ]
     known = asked["known_change_ids"].get(machine_id)
     if asked["owner"] and known is not None:
