@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any, Callable, Iterator, List, Optional
 
 from ..errors import CopyFailedError, ExportFailedError, SendenseError
-from .bandwidth import TokenBucket
+from .bandwidth import BURST_SECONDS, TokenBucket
 from .blockhashes import FULL, INCREMENTAL, BlockHashWriter
 from .extents import ALLOCATION, CopyPlan, Run, allocation, changes, plan_full, plan_incremental
 from .hashing import BLOCK_BYTES, HashAlgorithm, algorithm, split
@@ -20,6 +20,7 @@ from .pacing import (
     FULL_DEPTH,
     INCREMENTAL_DEPTH,
     LARGE_BYTES,
+    READS,
     UNPRIMED_BYTES,
     UNPRIMED_DEPTH,
     Line,
@@ -145,16 +146,16 @@ class Transfer:
         return sizes["source"]
 
     def measure(self, bucket: Optional[TokenBucket]) -> None:
-        """See how far the servers of a larger copy are. Under a low cap it does not matter."""
+        """See how far the servers of a larger copy are. Under a cap that is low, or used up by other disks, it does not matter."""
         if self._plan is None or self._plan.read_bytes < MEASURED_FROM_BYTES:
             return
-        if bucket is not None and bucket.fitting(LARGE_BYTES) < LARGE_BYTES:
+        if bucket is not None and (bucket.fitting(LARGE_BYTES) < LARGE_BYTES or _used_up(bucket)):
             return
         for connection in (self._source, self._target):
             found = measure(connection, self._plan) if connection is not None else []
             self._lines += found
             if bucket is not None and found:
-                bucket.reserve(LARGE_BYTES)
+                bucket.reserve(sum(READS))
 
     def prime(self, bucket: Optional[TokenBucket]) -> None:
         """One large read on each side of a big copy, if a smaller one was quick. An error means nothing, unless the server is lost."""
@@ -163,7 +164,7 @@ class Transfer:
         if plan is None or source is None or target is None or plan.read_bytes < 4 * (prime or DEFAULT_PRIME_BYTES):
             return
         quick = len(self._lines) == 2 and all(line.large_s - line.latency_s < PROBE_SECONDS for line in self._lines)
-        self._primed = bool(prime) and quick and (bucket is None or bucket.rate >= PRIMING_RATE)
+        self._primed = bool(prime) and quick and (bucket is None or (bucket.rate >= PRIMING_RATE and not _used_up(bucket)))
         self._near = self._primed
         for connection in (source, target) if self._primed else ():
             length = min(prime, connection.max_block) // BLOCK_BYTES * BLOCK_BYTES
@@ -238,6 +239,11 @@ class Transfer:
                 connection.close()
         if self._writer is not None:
             self._writer.abort()
+
+
+def _used_up(bucket: TokenBucket) -> bool:
+    """Whether the disks before have read ahead of the cap already: what only makes a copy quicker must not add to that."""
+    return bucket.delay(bucket.reserve(0)) > BURST_SECONDS
 
 
 def check_block_sizes(connection: NbdConnection) -> None:

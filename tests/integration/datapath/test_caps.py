@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
 from ansible_collections.sendense.platform.plugins.module_utils.datapath import cap
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.bandwidth import TokenBucket
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.images import create_raw
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.mover import move
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.mover_plan import DiskJob, MoverOptions
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.pacing import READS
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.status import read_status
+from ansible_collections.sendense.platform.plugins.module_utils.datapath.transfer import Transfer
 from tests.integration.datapath.servers import BLOCK, MIB, compare, raw_file
 from tests.integration.datapath.test_cli import command
 
@@ -190,3 +195,22 @@ def test_a_bad_cap_is_refused_before_anything_is_touched(tmp_path, copies, mover
     refused = movers(copies(MIB), node_bandwidth=bad)
     assert refused.process.wait(20) == 2
     assert not (tmp_path / "b").exists() and (tmp_path / "t0").read_bytes() == bytes(MIB)
+
+
+def test_many_disks_do_not_measure_their_lines_past_the_cap(tmp_path, servers):
+    """The clock of the cap stands still: the first disk may look how far its servers are, the others would exceed it further."""
+    source = raw_file(tmp_path / "s", 16 * MIB, seed=1, share=1.0)
+    log = tmp_path / "log"
+    uri = servers.kit("s", "-r", "--filter=log", "file", str(source), f"logfile={log}")
+    bucket = TokenBucket(4 * MIB, clock=lambda: 0.0)
+    with ExitStack() as stack:
+        for number in range(4):
+            create_raw(str(tmp_path / f"t{number}"), 16 * MIB)
+            target = servers.kit(f"t{number}", "file", str(tmp_path / f"t{number}"))
+            transfer = Transfer(DiskJob(f"disk{number}", uri, target), MoverOptions(), lambda: False)
+            stack.callback(transfer.close)
+            transfer.prepare()
+            transfer.measure(bucket)
+    counts = [int(count, 16) for count in re.findall(r" Read .*count=(0x[0-9a-f]+) ", log.read_text())]
+    assert counts == list(READS)
+    assert bucket.take_usage()[0] == 2 * sum(READS)  # of both sides
