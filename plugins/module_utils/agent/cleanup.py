@@ -9,6 +9,7 @@ A job is dead when nobody holds its ``keeper.lock``. The clean-up takes that loc
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import Any, Dict, List, Optional
 
@@ -26,6 +27,9 @@ from ..steps import reached
 
 #: Seconds in which a killed orphan must be gone.
 KILL_SECONDS = 5.0
+#: What a controller lays beside the agent for one task, and removes itself unless its link dies; and after how many seconds it has.
+_BROUGHT = re.compile(r"nvram-[0-9]+\.fd|[0-9a-f]{64}\.pyz\.[0-9]+\.tmp")
+BROUGHT_SECONDS = 86400.0
 
 
 def cleanup_dead_jobs(state: StateDir, python: Optional[str] = None, dry_run: bool = False) -> List[Dict[str, Any]]:
@@ -113,7 +117,19 @@ def _tidy(state: StateDir) -> None:
     sweep_notes(state)
     PortPool(state).sweep()
     sweep(state.leases)
+    _sweep_brought(state)
     for record in read_records(state):
         gone = record.get("role") in ROLES and not JobDir(state, record["job"], record["role"]).alive()
         if gone and record.get("port") is not None and not is_alive(record.get("pid"), record.get("starttime")):
             unlink_if_there(os.path.join(state.exports, f"{int(record['port'])}.json"))
+
+
+def _sweep_brought(state: StateDir) -> None:
+    for name in os.listdir(state.agent) if os.path.isdir(state.agent) else []:
+        path = os.path.join(state.agent, name)
+        try:
+            old = _BROUGHT.fullmatch(name) is not None and time.time() - os.lstat(path).st_mtime > BROUGHT_SECONDS
+        except FileNotFoundError:
+            continue
+        if old:
+            unlink_if_there(path)
