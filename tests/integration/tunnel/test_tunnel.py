@@ -20,6 +20,7 @@ from ansible_collections.sendense.platform.plugins.module_utils.datapath.targets
 from ansible_collections.sendense.platform.plugins.module_utils.datapath.tunnel_options import CIPHERS, parse_options
 from ansible_collections.sendense.platform.plugins.module_utils.errors import ExportFailedError, InvalidInputError, TunnelFailedError
 from ansible_collections.sendense.platform.plugins.module_utils.hubstate.machine import network
+from ansible_collections.sendense.platform.plugins.module_utils.hubstate.ports import LAST_PORT
 from ansible_collections.sendense.platform.plugins.module_utils.jobs import tunnelling
 from ansible_collections.sendense.platform.plugins.module_utils.jobs.tunnelling import carry, dig, needed, rehearsed
 from tests.e2e.site import ROOT
@@ -176,3 +177,21 @@ def test_what_is_no_export_of_a_hub_is_not_led_through(hub, params, job):
     for uri in ("nbd+unix:///vm?socket=/run/x.sock", "nbd://10.0.0.1:22/vm"):
         with pytest.raises(InvalidInputError, match="at_hub"):
             carry(place, {"disk0": uri}, {"disk0": SIZE})
+
+
+def test_a_foreign_program_on_the_probed_port_is_no_refusal_of_the_hub(hub, params):
+    """It takes the connection, says nothing, and ends it when it is its turn: so the hub has let it pass."""
+    with socket.create_server(("127.0.0.1", LAST_PORT)) as listener:
+
+        def answer_nothing() -> None:
+            connection, _address = listener.accept()
+            with connection:
+                connection.recv(1)
+
+        other = threading.Thread(target=answer_nothing)
+        other.start()
+        try:
+            assert rehearsed(needed(dict(params, tunnel=hub.options)))["port"] == PORT
+        finally:
+            other.join(20)
+    assert not other.is_alive()
