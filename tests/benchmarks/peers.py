@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import subprocess
 import time
 from contextlib import contextmanager
@@ -45,10 +46,10 @@ def _first_line(argv: List[str]) -> str:
 def nbdcopy(stage: Stage, product: Product, image: Path) -> Tuple[float, Dict[str, float]]:
     """nbdcopy with its defaults and a flush, from libvirt's export into a default qemu-nbd: wall seconds, CPU seconds by process."""
     guest = stage.machine
-    with product.snapshot(guest) as snapshot, default_server(image) as (server, socket):
+    with product.snapshot(guest) as snapshot, default_server(image) as (server, uri):
         qemu = guest.qemu_pid
         before = process_cpu(qemu), process_cpu(server)
-        argv = ["nbdcopy", "--flush", "--", snapshot.disks[0].uri, f"nbd+unix:///?socket={socket}"]
+        argv = ["nbdcopy", "--flush", "--", snapshot.disks[0].uri, uri]
         cost = _checked(measure(argv, cwd="/", log=str(stage.directory / "nbdcopy.log")), stage, "nbdcopy")
         cpu = {"nbdcopy": cost.cpu_s, "qemu": process_cpu(qemu) - before[0], "qemu-nbd": process_cpu(server) - before[1]}
     return cost.wall_s, cpu
@@ -79,18 +80,22 @@ def _within(stage: Stage) -> List[str]:
 
 
 @contextmanager
-def default_server(image: Path) -> Iterator[Tuple[int, Path]]:
-    """``qemu-nbd`` as one starts it who does not think of speed, and its socket: pid, socket."""
-    socket = image.with_suffix(".sock")
-    argv = ["qemu-nbd", "--persistent", f"--socket={socket}", "--format=qcow2", "--", str(image)]
+def default_server(image: Path) -> Iterator[Tuple[int, str]]:
+    """``qemu-nbd`` as one starts it who does not think of speed, on TCP as is its default and as a hub's exports are: pid, URI."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ready = image.with_suffix(".pid")  # qemu-nbd writes it when it listens
+    ready.unlink(missing_ok=True)
+    argv = ["qemu-nbd", "--persistent", "--bind=127.0.0.1", f"--port={port}", f"--pid-file={ready}", "--format=qcow2", "--", str(image)]
     with subprocess.Popen(argv) as process:
         try:
             deadline = time.monotonic() + 10
-            while not socket.exists():
+            while not ready.exists():
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise BenchmarkError(f"qemu-nbd does not serve {image}")
                 time.sleep(0.01)
-            yield process.pid, socket
+            yield process.pid, f"nbd://127.0.0.1:{port}"
         finally:
             process.terminate()
 
