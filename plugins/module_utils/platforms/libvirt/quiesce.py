@@ -42,6 +42,7 @@ class Quiescer:
         self._allow_downgrade = allow_downgrade
         self._timeout_s = timeout_s
         self._asked = False
+        self._doubtful = False
         self._frozen = 0
         self.reached, self.reason = expected_consistency(machine, wanted)
         if self.reason in ("paused", "agent_not_connected") and not allow_downgrade:
@@ -57,6 +58,8 @@ class Quiescer:
             self._frozen = int(self._domain.fsFreeze())
         except libvirt.libvirtError as exc:
             self.reached, self.reason = CRASH, f"agent_error: {exc}"
+            # It may be freezing still, and then thaws only after that: what is asked of it now waits, too.
+            self._doubtful = exc.get_error_code() == libvirt.VIR_ERR_AGENT_UNRESPONSIVE
             if not self._allow_downgrade:
                 self.thaw()
                 raise self._failure(str(exc)) from exc
@@ -69,13 +72,13 @@ class Quiescer:
         if not self._asked:
             return
         last = ""
-        for _attempt in range(_THAW_ATTEMPTS if self._frozen else 1):
+        for _attempt in range(_THAW_ATTEMPTS if self._frozen or self._doubtful else 1):
             try:
                 thawed = int(self._domain.fsThaw())
                 if thawed < self._frozen:
                     # Somebody, or the guest's own time limit, thawed before the snapshot: it may hold half-written files.
                     self.reached, self.reason = CRASH, "thawed_early"
-                self._asked, self._frozen = False, 0
+                self._asked, self._doubtful, self._frozen = False, False, 0
                 break
             except libvirt.libvirtError as exc:
                 last = str(exc)
