@@ -179,6 +179,7 @@ def keys(rows: Rows, gib: float) -> Dict[str, float]:
         "full_vs_virtnbdbackup": rows.worst_speedup(FULL, PEER_FULL),
         "incremental_vs_virtnbdbackup": rows.worst_speedup(INCREMENTAL, PEER_INCREMENTAL),
         "full_vs_limit": rows.worst_speedup(FULL, RECEIVE),
+        "limit_vs_virtnbdbackup": rows.worst_speedup(RECEIVE, PEER_FULL),
         "committed_vs_nbdcopy": rows.worst_speedup(COMMITTED, NBDCOPY),
         "full_cpu_s_per_gib": max(rows.median(place, FULL, lambda row: row.cpu_s) for place in places) / gib,
         "nbdcopy_cpu_s_per_gib": min(rows.median(place, NBDCOPY, lambda row: row.cpu_s) for place in places) / gib,

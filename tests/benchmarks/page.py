@@ -27,6 +27,7 @@ KEYS = {
     "full_vs_virtnbdbackup": ("at least 5", "a full, by the time of virtnbdbackup"),
     "incremental_vs_virtnbdbackup": ("at least 2", "an incremental of 5 % scattered changes, by the time of virtnbdbackup"),
     "full_vs_limit": ("at least 0.45", "a full, by the time of receiving alone"),
+    "limit_vs_virtnbdbackup": ("", "receiving alone, by the time of virtnbdbackup: what no reader of this export can exceed"),
     "committed_vs_nbdcopy": ("stated", "a full that was flushed, read back and compared, by the time of nbdcopy"),
     "full_cpu_s_per_gib": ("below the next", "CPU seconds of all processes per GiB of data: a full"),
     "nbdcopy_cpu_s_per_gib": ("", "the same: nbdcopy"),

@@ -85,6 +85,7 @@ def test_the_keys_of_a_report_take_the_worse_of_both_places() -> None:
         "full_vs_virtnbdbackup": 2.5,
         "incremental_vs_virtnbdbackup": 2.5,
         "full_vs_limit": 0.25,
+        "limit_vs_virtnbdbackup": 10.0,
         "committed_vs_nbdcopy": 0.375,
         "full_cpu_s_per_gib": 2.0,
         "nbdcopy_cpu_s_per_gib": 1.5,
