@@ -45,9 +45,9 @@ def ssh(places: Places, to: Place, *command: str, by: Place | None = None) -> st
 
 def test_the_controller_reaches_both_others_by_ssh(places):
     for place in (places.hub, places.node):
-        assert ssh(places, place, "ls", "/tmp", str(places.directory)).split() == [
-            "/tmp:", places.directory.name, f"{places.directory}:", place.name,
-        ]  # fmt: skip
+        checkout = set(ROOT.relative_to("/tmp").parts[:1]) if ROOT.is_relative_to("/tmp") else set()  # holds parts of the lab
+        assert set(ssh(places, place, "ls", "/tmp").split()) - checkout == {places.directory.name}
+        assert ssh(places, place, "ls", str(places.directory)).split() == [place.name]
 
 
 def test_no_machine_sees_the_checkout_or_what_the_others_have(places):

@@ -54,8 +54,9 @@ def far(remote: RemoteHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteS
     assert remote.left() == []
 
 
-def test_a_server_that_is_not_the_known_one_is_refused(remote: RemoteHost, tmp_path: Path) -> None:
-    known = tmp_path / "known_hosts"
+@pytest.mark.parametrize("name", ["known_hosts", "k" * 250], ids=["", "more words of ssh than libvirt takes"])
+def test_a_server_that_is_not_the_known_one_is_refused(remote: RemoteHost, tmp_path: Path, name: str) -> None:
+    known = tmp_path / name
     known.write_text(f"[{remote.sshd.address}]:{remote.sshd.port} {make_key(tmp_path / 'other')}\n")
     with pytest.raises(PlatformAuthenticationError, match="Host key verification failed"):
         registry.source("libvirt", {"uri": remote.uri.replace(str(remote.known_hosts), str(known))}).connect()

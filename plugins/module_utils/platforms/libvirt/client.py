@@ -9,10 +9,12 @@ offers no keepalive: over ssh that of ssh stands in for it, and guest agent call
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Optional, Type
 
-from ...datapath.ssh_route import SshRoute, require_plain
+from ...datapath.ssh_route import SshRoute, require_plain, run
 from ...errors import (
     CapabilityMissingError,
     DependencyMissingError,
@@ -55,6 +57,8 @@ _AUTHENTICATION = (
     "VIR_ERR_OPERATION_DENIED",
 )
 _UNREACHABLE = ("VIR_ERR_NO_CONNECT", "VIR_ERR_RPC", "VIR_ERR_INVALID_CONN", "VIR_ERR_LIBSSH", "VIR_ERR_SSH", "VIR_ERR_UNKNOWN_HOST")
+#: What libvirt says if ssh says more than 1 KiB, as it does of a host key that has changed.
+_TOO_MUCH_TEXT = os.strerror(errno.EOVERFLOW)
 _REFUSAL_TEXTS = ("Permission denied", "Authentication fail", "authentication failed", "Host key verification failed")
 _LOST_TEXTS = ("client socket is closed", "keepalive timeout", "Cannot recv data", "Cannot write data", "End of file while reading data")
 
@@ -93,6 +97,10 @@ class Client:
             try:
                 with self._uri.connecting() as uri:
                     self._handle = libvirt.openAuth(uri, self._credentials(), 0)
+            except libvirt.libvirtError as error:
+                if self.route is not None and _TOO_MUCH_TEXT in str(error):
+                    run(self.route, ["true"])  # fails, and says why
+                raise
             except OSError as error:
                 raise PlatformUnreachableError(
                     f"Cannot connect to libvirt at {self._shown_uri()}: {error.strerror} ({error.filename}). The ssh that libvirt starts "
